@@ -1,0 +1,51 @@
+"""Teach a small detector where a large one looks, and see what was learned.
+
+>>> import distill
+>>> result = distill.train(teacher="yolo11s.pt", student="yolo11n.yaml", data="voc.yaml", epochs=100)
+>>> print(result)
+
+Public names are imported when they are first used, so that `import distill` costs nothing.
+"""
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "AttentionMap": "distill.attention.maps",
+    "AttentionTerm": "distill.terms.attention",
+    "Batch": "distill.terms.base",
+    "Check": "distill.proof",
+    "DistillError": "distill.errors",
+    "Distiller": "distill.distiller",
+    "InputError": "distill.errors",
+    "LayerInfo": "distill.attention.layers",
+    "Pair": "distill.attention.pairs",
+    "ProofFailed": "distill.errors",
+    "SilentTapError": "distill.errors",
+    "Taps": "distill.attention.taps",
+    "Teacher": "distill.teacher",
+    "TrainResult": "distill.jobs.training",
+    "View": "distill.terms.base",
+    "attention_map": "distill.attention.maps",
+    "describe": "distill.attention.layers",
+    "doctor": "distill.jobs.checks",
+    "energy": "distill.attention.maps",
+    "make_scene": "distill.scenes",
+    "pair_layers": "distill.attention.pairs",
+    "resolve": "distill.attention.layers",
+    "resume": "distill.jobs.training",
+    "train": "distill.jobs.training",
+}
+__all__ = ["__version__", *_HOME]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'distill' has no attribute '{name}'")
+    return getattr(import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,1 @@
+"""One package per training framework: nothing outside it knows that framework."""

@@ -1,0 +1,6 @@
+"""What the rest of the package uses of this adapter. Import it through `distill.loading`, which prepares the environment."""
+
+from distill.adapters.ultralytics.plan import Plan, plan
+from distill.adapters.ultralytics.runs import doctor, resume, train
+
+__all__ = ["Plan", "doctor", "plan", "resume", "train"]

@@ -1,0 +1,175 @@
+"""From what the user asked to a trainer that is ready to be made; every refusal happens here, before anything is written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from ultralytics.cfg import DEFAULT_CFG_DICT
+from ultralytics.nn import tasks
+
+from distill.adapters.ultralytics.anatomy import layers_of, stride_of
+from distill.adapters.ultralytics.inputs import (
+    Checkpoint,
+    check_ultralytics_settings,
+    read_checkpoint,
+    read_data,
+    read_model_yaml,
+)
+from distill.adapters.ultralytics.trainers import KEY, TRAINERS
+from distill.attention.layers import LayerInfo
+from distill.attention.pairs import Pair, pair_layers
+from distill.config import Settings
+from distill.errors import InputError
+from distill.modes import same_randomness
+from distill.scenes import scenes_data
+
+MODELS: dict[tuple[str, str], type[nn.Module]] = {  # by family and task
+    ("yolo", "detect"): tasks.DetectionModel,
+    ("yolo", "segment"): tasks.SegmentationModel,
+    ("yolo", "pose"): tasks.PoseModel,
+    ("yolo", "obb"): tasks.OBBModel,
+    ("yolo", "semantic"): tasks.SemanticSegmentationModel,
+    ("yolo", "classify"): tasks.ClassificationModel,
+    ("rtdetr", "detect"): tasks.RTDETRDetectionModel,
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run that was checked: the trainer class, its arguments (ours under `KEY`), and what to tell the user."""
+
+    trainer: type
+    overrides: dict[str, Any]
+    lines: tuple[str, ...] = ()
+
+    @property
+    def own(self) -> dict[str, Any]:
+        own: dict[str, Any] = self.overrides[KEY]
+        return own
+
+
+@dataclass(frozen=True)
+class _Student:
+    file: str
+    family: str
+    task: str
+    module: nn.Module
+
+
+def plan(settings: Settings, arguments: Mapping[str, Any], command: str) -> Plan:
+    """Check everything the run needs. Raises InputError; writes nothing."""
+    theirs = check_ultralytics_settings(dict(arguments))
+    for name in ("pretrained", "distill_model"):
+        if isinstance(theirs.get(name), (str, Path)):
+            read_checkpoint(theirs[name], f"{name}=", settings.trust)
+    if settings.teacher and theirs.get("distill_model"):
+        raise InputError("--teacher and distill_model= both name a teacher: ours or Ultralytics' own, not both at once")
+    if not settings.student:
+        raise InputError("--student is missing: the network to train, such as --student yolo11n.yaml")
+    if not settings.data:
+        raise InputError("--data is missing: a data.yaml, or 'scenes' for the generated set")
+    student_file = _with_suffix(settings.student)
+    is_yaml = Path(student_file).suffix.lower() in (".yaml", ".yml")
+    task = _peek(student_file, is_yaml, settings.trust)
+    file = str(scenes_data()) if settings.data == "scenes" else settings.data
+    data = read_data(file, task, settings.trust)
+    student = _student(student_file, is_yaml, data, settings.trust)
+    own = {
+        **settings.as_dict(),
+        "student": student.file,
+        "data": settings.data,
+        "pairs": [],
+        "weights": {},
+        "command": command,
+    }
+    lines: tuple[str, ...] = ()
+    if settings.teacher:
+        teacher = read_checkpoint(_with_suffix(settings.teacher), "--teacher", settings.trust)
+        own["teacher"] = str(teacher.path)
+        pairs, lines = _pairs(settings, theirs, student, teacher, data)
+        own["pairs"] = [asdict(pair) for pair in pairs]
+    overrides = {
+        **theirs,
+        "mode": "train",
+        "task": student.task,
+        "model": student.file,
+        "data": file,
+        "seed": settings.seed,
+        KEY: own,
+    }
+    if settings.device is not None:
+        overrides["device"] = settings.device
+    return Plan(TRAINERS[student.family, student.task], overrides, lines)
+
+
+def image_size(arguments: Mapping[str, Any], task: str, stride: int) -> int:
+    """The side of training images: what was asked or Ultralytics' default, brought up to the stride as it will be."""
+    default = 224 if task == "classify" else DEFAULT_CFG_DICT["imgsz"]
+    asked = arguments.get("imgsz") or default
+    if not isinstance(asked, int):
+        raise InputError(f"imgsz={asked!r}: training takes one whole number of pixels")
+    step = max(stride, 32)
+    return max(step, -(-asked // step) * step)
+
+
+def _with_suffix(file: str) -> str:
+    return file if Path(file).suffix else f"{file}.pt"  # `yolo11n` means yolo11n.pt, as for Ultralytics
+
+
+def _peek(file: str, is_yaml: bool, trust: bool) -> str:
+    return (read_model_yaml if is_yaml else read_checkpoint)(file, "--student", trust).task
+
+
+def _student(file: str, is_yaml: bool, data: Mapping[str, Any], trust: bool) -> _Student:
+    if not is_yaml:
+        checkpoint = read_checkpoint(file, "--student", trust)
+        if checkpoint.fused:
+            raise InputError(f"--student {file}: its BatchNorms are folded, for inference only: use the unfolded .pt")
+        return _Student(str(checkpoint.path), checkpoint.family, checkpoint.task, checkpoint.module)
+    described = read_model_yaml(file, "--student", trust)
+    with same_randomness():
+        model = MODELS[described.family, described.task](
+            str(described.path), ch=data.get("channels", 3), nc=data["nc"], verbose=False
+        )
+    return _Student(str(described.path), described.family, described.task, model)
+
+
+def _pairs(
+    settings: Settings, arguments: Mapping[str, Any], student: _Student, teacher: Checkpoint, data: Mapping[str, Any]
+) -> tuple[list[Pair], tuple[str, ...]]:
+    channels = data.get("channels", 3)
+    if teacher.channels != channels:
+        raise InputError(
+            f"--teacher {teacher.path.name}: it reads {teacher.channels} channels, the data has {channels}: "
+            f"use a teacher trained on such images"
+        )
+    stride = stride_of(teacher.module)
+    imgsz = image_size(arguments, student.task, stride_of(student.module))
+    teacher_imgsz = settings.teacher_imgsz or imgsz
+    if teacher_imgsz % stride:
+        fitting = -(-teacher_imgsz // stride) * stride
+        raise InputError(
+            f"--teacher {teacher.path.name}: its stride of {stride} does not fit {teacher_imgsz} px: "
+            f"use --teacher-imgsz {fitting}, or imgsz={fitting}"
+        )
+    with same_randomness():
+        mine, theirs = layers_of(student.module, imgsz), layers_of(teacher.module, teacher_imgsz)
+    pairs = pair_layers(mine, theirs, settings.layers)
+    return pairs, _table(pairs, mine, theirs)
+
+
+def _table(pairs: list[Pair], student: list[LayerInfo], teacher: list[LayerInfo]) -> tuple[str, ...]:
+    sides = {layer.name: layer for layer in student}, {layer.name: layer for layer in teacher}
+    rows = [("pair", "student layer", "shape", "stride", "teacher layer", "shape", "stride", "weight")]
+    for pair in pairs:
+        row = [pair.column]
+        for side, name in zip(sides, (pair.student, pair.teacher), strict=True):
+            layer = side[name]
+            row += [f"{name} {layer.type}", "x".join(map(str, layer.shape[1:])), f"{max(layer.stride):g}"]
+        rows.append((*row, f"{pair.weight:g}"))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return tuple("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)

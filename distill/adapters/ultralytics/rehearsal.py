@@ -1,0 +1,167 @@
+"""What is measured on copies, before the first epoch and after the last: nothing here changes the run.
+
+Every function leaves the trainer, its model, its data sets and the random generators as they were; callers hold
+`same_randomness` around them.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import copy, deepcopy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from ultralytics.utils import callbacks
+from ultralytics.utils.torch_utils import get_flops, unwrap_model
+
+from distill.adapters.ultralytics.wrapper import as_batch
+from distill.distiller import Distiller, Step
+from distill.proof import Pass
+from distill.terms.base import Batch
+
+PROOF_IMAGES = 8  # a batch for the proof and the weight: enough for BatchNorm, seconds on a CPU
+PROOF_BATCHES = 2
+COMPARED_IMAGES = 64  # validation images behind the cosines and distances of the final table
+TIMED_STEPS = 3
+
+SCORES = {  # the figure that people judge each task by
+    "segment": "metrics/mAP50-95(M)",
+    "pose": "metrics/mAP50-95(P)",
+    "semantic": "metrics/mIoU",
+    "classify": "metrics/accuracy_top1",
+}
+
+
+def score_name(task: str) -> str:
+    """The key of a task's main figure in Ultralytics' metrics."""
+    return SCORES.get(task, "metrics/mAP50-95(B)")
+
+
+@contextmanager
+def untouched(dataset: Any) -> Iterator[Any]:
+    """A data set whose buffers (mosaic's, the image cache) are put back on exit."""
+    kept = {name: value for name, value in vars(dataset).items() if isinstance(value, (list, dict))}
+    vars(dataset).update({name: copy(value) for name, value in kept.items()})
+    try:
+        yield dataset
+    finally:
+        vars(dataset).update(kept)
+
+
+def sample(loader: Any, count: int, size: int) -> Iterator[dict[str, Any]]:
+    """`count` batches of `size` images, evenly spread over the loader's data set, collated as the loader does.
+
+    Each lies within one batch of the loader: with `rect` only those images share a shape.
+    """
+    with untouched(loader.dataset) as dataset:
+        size = min(size, loader.batch_size or size, len(dataset))
+        batches = max(1, len(dataset) // max(loader.batch_size or size, 1))
+        for i in range(min(count, batches)):
+            start = (i * batches // count) * (loader.batch_size or size)
+            yield loader.collate_fn([dataset[k] for k in range(start, start + size)])
+
+
+def student_copy(trainer: Any) -> nn.Module:
+    """The plain student as the next training step would find it: train mode, frozen BatchNorms in eval."""
+    student: nn.Module = deepcopy(unwrap_model(trainer.model)).train()
+    for name, module in student.named_modules():
+        if isinstance(module, nn.BatchNorm2d) and any(frozen in name for frozen in trainer.freeze_layer_names):
+            module.eval()
+    return student
+
+
+def training_batches(trainer: Any) -> list[dict[str, Any]]:
+    """A few augmented training batches, on the device."""
+    loader = trainer.train_loader
+    return [trainer.preprocess_batch(batch) for batch in sample(loader, PROOF_BATCHES, PROOF_IMAGES)]
+
+
+def passes(batches: list[dict[str, Any]], distiller: Distiller, per_image: bool) -> list[Pass]:
+    """For each batch, what the proof runs: the student's own loss per image beside the distiller's step."""
+
+    def make(batch: dict[str, Any]) -> Pass:
+        def run(student: nn.Module) -> tuple[Tensor, Step]:
+            data = dict(batch)
+            with distiller.watch(student, as_batch(data)) as step:
+                loss, _ = student(data)
+            return loss.sum() / (data["img"].shape[0] if per_image else 1), step
+
+        return run
+
+    return [make(batch) for batch in batches]
+
+
+def step_cost(trainer: Any, batch: dict[str, Any], wrapped: nn.Module) -> float:
+    """Time of a distilling step over a plain one, forward and backward, interleaved; the ratio of the best times."""
+    best = {"plain": math.inf, "ours": math.inf}
+    runs = {"plain": student_copy(trainer), "ours": wrapped}
+    for _ in range(TIMED_STEPS):
+        for name, model in runs.items():
+            _wait(trainer.device)
+            start = time.perf_counter()
+            model(dict(batch))[0].sum().backward()
+            _wait(trainer.device)
+            best[name] = min(best[name], time.perf_counter() - start)
+            model.zero_grad(set_to_none=True)
+    return best["ours"] / best["plain"]
+
+
+def validate(trainer: Any, module: nn.Module, imgsz: int | None = None) -> dict[str, float]:
+    """Ultralytics' own metrics of a copy of `module` on the validation set, at `imgsz` where it is not the trainer's.
+
+    On every rank at once: Ultralytics gathers the statistics. Ranks above 0 get an empty mapping.
+    """
+    validator = trainer.get_validator()
+    validator.args.plots = validator.args.save_json = validator.args.save_txt = validator.args.compile = False
+    validator.callbacks = callbacks.get_default_callbacks()
+    if imgsz is not None and imgsz != trainer.args.imgsz:
+        validator.dataloader, validator.args.imgsz = None, imgsz
+    results = validator(model=deepcopy(module).eval())
+    return {key: float(value) for key, value in (results or {}).items() if key != "fitness"}
+
+
+@torch.no_grad()
+def compare(trainer: Any, module: nn.Module, distiller: Distiller) -> dict[str, float]:
+    """Each pair's cosine and distance on validation images, `module` (on the device) in eval mode: means over images."""
+    validator = trainer.get_validator()
+    validator.device = trainer.device
+    student = deepcopy(module).float().eval().to(trainer.device)
+    everything = Distiller(distiller.teacher, distiller.terms, distiller.weights)
+    totals: dict[str, float] = {}
+    images = 0
+    for raw in sample(trainer.test_loader, COMPARED_IMAGES // PROOF_IMAGES, PROOF_IMAGES):
+        batch = validator.preprocess(raw)
+        with everything.watch(student, Batch(batch["img"].float())) as step:
+            student(batch["img"].float())
+        images += (size := batch["img"].shape[0])
+        for name, value in step.figures().items():
+            totals[name] = totals.get(name, 0.0) + value.item() * size
+    return {name: value / images for name, value in totals.items()}
+
+
+def profile(module: nn.Module, imgsz: int, repeats: int = 5) -> dict[str, float]:
+    """Parameters, GFLOPs for one image, and the median time of a forward pass on the CPU (batch 1, folded), in ms."""
+    network = deepcopy(module).float().cpu().eval()
+    parameters = sum(p.numel() for p in network.parameters())
+    gflops = get_flops(network, imgsz)
+    folded = network.fuse(verbose=False)
+    image = torch.zeros(1, int(network.yaml.get("channels", 3)), imgsz, imgsz)
+    seconds = []
+    with torch.no_grad():
+        folded(image)
+        for _ in range(repeats):
+            start = time.perf_counter()
+            folded(image)
+            seconds.append(time.perf_counter() - start)
+    return {"parameters": parameters, "gflops": gflops, "cpu_ms": 1e3 * sorted(seconds)[repeats // 2]}
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+

@@ -1,0 +1,144 @@
+"""Making a trainer from a plan and letting it run: in a new folder, in an old one that was cut short, or on trial."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ultralytics.utils import LOGGER
+
+from distill.adapters.ultralytics.inputs import check_ultralytics_settings, read_checkpoint, read_data
+from distill.adapters.ultralytics.plan import Plan, plan
+from distill.adapters.ultralytics.trainers import KEY, TRAINERS
+from distill.config import settings_from, split
+from distill.errors import DistillError, InputError, Interrupted, ProofFailed
+from distill.records import MANIFEST, SETTINGS, read_manifest, read_settings
+
+DEFAULT_PROJECT = Path("runs/distill")
+
+
+def train(prepared: Plan) -> Path:
+    """Train as planned; returns the run folder. A run that fails before its first checkpoint leaves no new folder."""
+    folder, new = claim_folder(prepared)
+    return _run(prepared, folder, new)
+
+
+def resume(path: str, device: str | None = None, trust: bool = False) -> Path:
+    """Go on with a run that was cut short, with the settings it had; returns its folder.
+
+    A run killed before its first checkpoint starts over, one killed after its last epoch is only finished. Raises
+    InputError when there is nothing to resume.
+    """
+    folder = Path(path).absolute()
+    if folder.suffix == ".pt":
+        folder = folder.parent.parent
+    last = folder / "weights" / "last.pt"
+    if not folder.is_dir():
+        raise InputError(f"--resume {path}: no such run folder")
+    if not last.is_file():
+        return _run(_again(folder, device, trust), folder, new=False)
+    raw = read_checkpoint(str(last), "--resume", trust)
+    arguments = dict(raw.raw.get("train_args") or {})
+    own = arguments.get(KEY)
+    if raw.raw.get("epoch", -1) == -1 or not isinstance(own, dict):
+        done = read_manifest(folder).get("finished") or isinstance(own, dict)
+        why = "is finished: nothing is left to resume" if done else "is finished, or was not made by distill"
+        raise InputError(f"--resume {path}: this run {why}")
+    for name in ("pretrained", "distill_model"):
+        if isinstance(arguments.get(name), str):
+            read_checkpoint(arguments[name], f"{name}=", trust)
+    read_data(str(arguments["data"]), raw.task, trust)
+    if own.get("teacher"):
+        read_checkpoint(own["teacher"], "--teacher", trust)
+    overrides: dict[str, Any] = {
+        "resume": str(last),
+        "model": str(last),
+        "save_dir": str(folder),  # it may have been moved since
+        KEY: {**own, "trust": trust},  # what the checkpoint says of its own trust counts for nothing
+    }
+    if device is not None:
+        overrides["device"] = device
+    return _run(Plan(TRAINERS[raw.family, raw.task], overrides), folder, new=False)
+
+
+def doctor(prepared: Plan) -> Sequence[object]:
+    """The checks that precede training, on the real data, in a folder that vanishes. Nothing is trained."""
+    with tempfile.TemporaryDirectory(prefix="distill-doctor-") as folder:
+        overrides = {**prepared.overrides, "save_dir": folder, "plots": False, "val": True}
+        trainer = prepared.trainer(overrides=overrides)
+        try:
+            trainer._setup_train()
+        except ProofFailed as failure:
+            return failure.checks
+        return trainer.session.proof.checks
+
+
+def claim_folder(prepared: Plan) -> tuple[Path, bool]:
+    """Make the run folder, numbered unless it is named; whether it is new.
+
+    Raises InputError for a named one that exists, unless `exist_ok=True`.
+    """
+    own = prepared.own
+    project = Path(own["project"] or DEFAULT_PROJECT).expanduser().absolute()
+    if own["name"]:
+        folder = project / own["name"]
+        new = not folder.exists()
+        if not new and any(folder.iterdir()) and not prepared.overrides.get("exist_ok"):
+            raise InputError(f"--name {own['name']}: {folder} exists: take another name, or add exist_ok=True")
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder, new
+    number = 1
+    while True:
+        folder = project / f"train{number if number > 1 else ''}"
+        try:
+            folder.mkdir(parents=True)
+            return folder, True
+        except FileExistsError:  # taken, perhaps this very moment by a run beside ours
+            number += 1
+
+
+def _again(folder: Path, device: str | None, trust: bool) -> Plan:
+    """The plan of a run that was killed before its first checkpoint, from the settings it had written."""
+    if not (folder / SETTINGS).is_file():
+        raise InputError(f"--resume {folder}: it holds neither weights/last.pt nor {SETTINGS}: nothing to resume")
+    saved = read_settings(folder)
+    arguments = saved.pop("trainer")
+    known, _ = split(saved)
+    settings = settings_from({key: value for key, value in known.items() if value is not None})
+    settings = replace(settings, device=device or settings.device, trust=trust)
+    return plan(settings, check_ultralytics_settings(arguments), saved["command"])
+
+
+def _run(prepared: Plan, folder: Path, new: bool) -> Path:
+    prepared = replace(prepared, overrides={**prepared.overrides, "save_dir": str(folder)})
+    for line in prepared.lines:
+        LOGGER.info(line)
+    try:
+        trainer = prepared.trainer(overrides=prepared.overrides)
+        trainer.train()
+    except KeyboardInterrupt as stop:
+        if _drop_if_empty(folder, new):
+            raise Interrupted("stopped before training began; nothing was kept") from stop
+        raise Interrupted(f"stopped; go on with: distill train --resume {folder}") from stop
+    except subprocess.CalledProcessError as error:
+        _drop_if_empty(folder, new)
+        raise DistillError(f"training on several devices failed (exit {error.returncode}): see above") from error
+    except BaseException:
+        _drop_if_empty(folder, new)
+        raise
+    return folder
+
+
+def _drop_if_empty(folder: Path, new: bool) -> bool:
+    """Remove a folder of ours in which training never began: it would only look like a result."""
+    if not new or (folder / MANIFEST).exists():
+        return False
+    shutil.rmtree(folder, ignore_errors=True)
+    return True
+
+

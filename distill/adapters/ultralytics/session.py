@@ -1,0 +1,204 @@
+"""One training run's teacher, proof and records, from before the first epoch to after the last."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import distributed as dist
+from torch import nn
+from ultralytics.utils import LOGGER, RANK, YAML
+from ultralytics.utils.torch_utils import unwrap_model
+
+from distill.adapters.ultralytics import rehearsal
+from distill.adapters.ultralytics.anatomy import build_teacher
+from distill.adapters.ultralytics.inputs import Checkpoint, read_checkpoint
+from distill.adapters.ultralytics.wrapper import DistillingModule
+from distill.attention.pairs import Pair
+from distill.distiller import Distiller
+from distill.errors import InputError
+from distill.proof import Check, Proof, prove
+from distill.records import read_manifest, sha256, versions, write_manifest, write_settings
+from distill.teacher import Teacher
+from distill.terms.attention import AttentionTerm
+
+
+class Session:
+    """What a run holds beside the trainer: the distiller (None in plain training) and the proof that it works."""
+
+    def __init__(self, distiller: Distiller | None = None, proof: Proof | None = None) -> None:
+        self.distiller = distiller
+        self.proof = proof
+
+    @classmethod
+    def begin(cls, trainer: Any) -> Session:
+        """Load the teacher, prove, measure and record. Raises ProofFailed before anything is trained."""
+        own = trainer.own
+        fresh = not trainer.resume
+        if not own.get("teacher"):
+            if fresh and RANK in {-1, 0}:
+                _record(trainer, own, {})
+            return cls()
+        checkpoint = read_checkpoint(own["teacher"], "--teacher", own["trust"])
+        digest = sha256(checkpoint.path)
+        if own.setdefault("teacher_sha256", digest) != digest:
+            raise InputError(f"--teacher {own['teacher']}: the file changed since this run began")
+        distiller = _distiller(own, teacher_of(own, checkpoint).to(trainer.device))
+        batches = rehearsal.training_batches(trainer)
+        _agree_on_precision(own, distiller.teacher, batches[0]["img"][:4])
+
+        passes = rehearsal.passes(batches, distiller, trainer.per_image)
+        fixed = own["weights"].get("attention", own["weight"])
+        proof = prove(distiller, rehearsal.student_copy(trainer), passes, own["share"], fixed)
+        own["weights"] = distiller.weights = {name: _mean_over_ranks(w) for name, w in proof.weights.items()}
+        _say("\n".join(map(str, proof.checks)))
+        proof.raise_if_failed(forgive=("weight",) if own["weight"] == 0 else ())
+        if fresh:
+            found = _before(trainer, distiller, checkpoint, batches[0])
+            checks = (*proof.checks, *_on_this_data(trainer, checkpoint, found))
+            _say("\n".join(str(check) for check in checks[len(proof.checks) :]))
+            proof = Proof(checks, proof.weights)
+            if RANK in {-1, 0}:
+                _record(trainer, own, {"before": found, "checks": [str(check) for check in checks]})
+        return cls(distiller, proof)
+
+    def end(self, trainer: Any, folder: Path) -> None:
+        """Measure the trained student as Ultralytics saved it, and complete the manifest; `folder` is its last place."""
+        file = trainer.best if trainer.best.exists() else trainer.last
+        student = read_checkpoint(file, "the trained student", True).module
+        imgsz = trainer.args.imgsz
+        after: dict[str, Any] = {
+            "checkpoint": str(folder / file.name),
+            "metrics": {key: float(value) for key, value in (trainer.metrics or {}).items() if "metrics/" in key},
+        }
+        if self.distiller is not None:
+            after["attention"] = rehearsal.compare(trainer, student, self.distiller)
+        if RANK in {-1, 0}:
+            after["profile"] = rehearsal.profile(student, imgsz)
+            manifest = read_manifest(trainer.save_dir)
+            write_manifest(trainer.save_dir, {**manifest, "after": after, "finished": True})
+
+
+class WithTeacher(nn.Module):
+    """Student and teacher as one module, for AutoBatch to measure: the forward runs both."""
+
+    def __init__(self, student: nn.Module, teacher: Teacher) -> None:
+        super().__init__()
+        self.student = student
+        self.teacher_module = teacher.module
+        object.__setattr__(self, "teacher", teacher)
+        self.yaml = student.yaml
+
+    def forward(self, images: torch.Tensor) -> Any:
+        self.teacher_module.eval()
+        self.teacher(images)
+        return self.student(images)
+
+
+def teacher_of(own: dict[str, Any], checkpoint: Checkpoint | None = None) -> Teacher:
+    """The frozen teacher of a run's settings, on the CPU."""
+    checkpoint = checkpoint or read_checkpoint(own["teacher"], "--teacher", own["trust"])
+    return build_teacher(checkpoint.module, [pair["teacher"] for pair in own["pairs"]], own["teacher_imgsz"])
+
+
+def _distiller(own: dict[str, Any], teacher: Teacher) -> Distiller:
+    pairs = [Pair(**pair) for pair in own["pairs"]]
+    term = AttentionTerm(pairs, own["p"], own["form"])
+    return Distiller(teacher, [term], {}, own["teacher_fraction"], own["seed"] + max(RANK, 0))
+
+
+def _agree_on_precision(own: dict[str, Any], teacher: Teacher, images: torch.Tensor) -> None:
+    """Probe once; resumed runs and other ranks take what was found, so that a run is one thing throughout."""
+    found = own.get("precision_used")
+    if found is None and own["teacher_precision"] != "auto":
+        found = own["teacher_precision"]
+    if found is None:
+        probe = teacher.choose_precision(images)
+        found = teacher.precision
+        _say(
+            f"teacher precision: {found} (float32 {probe['float32'] * 1e3:.0f} ms, bfloat16 "
+            f"{probe['bfloat16'] * 1e3:.0f} ms for {len(images)} images, least cosine {probe['cosine']:.5f})"
+        )
+    if dist.is_initialized():
+        answer = [found]
+        dist.broadcast_object_list(answer, 0)
+        found = answer[0]
+    if teacher.precision != found:
+        teacher.use(found)
+    own["precision_used"] = found
+
+
+def _mean_over_ranks(weight: float) -> float:
+    if not dist.is_initialized():
+        return weight
+    weights = [0.0] * dist.get_world_size()
+    dist.all_gather_object(weights, weight)
+    return sum(weights) / len(weights)
+
+
+def _before(trainer: Any, distiller: Distiller, checkpoint: Checkpoint, batch: dict[str, Any]) -> dict[str, Any]:
+    """Teacher and student as they stand, on the validation set."""
+    own, imgsz = trainer.own, trainer.args.imgsz
+    student = unwrap_model(trainer.model)
+    found: dict[str, Any] = {"student": {"metrics": rehearsal.validate(trainer, student)}, "teacher": {}}
+    if _same_classes(trainer, checkpoint):
+        _say(f"validating the teacher {checkpoint.path.name} on this data")
+        size = own["teacher_imgsz"] or imgsz
+        found["teacher"]["metrics"] = rehearsal.validate(trainer, checkpoint.module.to(trainer.device), size)
+    found["attention"] = rehearsal.compare(trainer, student, distiller)
+    wrapped = DistillingModule(rehearsal.student_copy(trainer), distiller, trainer.per_image)
+    found["step_ratio"] = rehearsal.step_cost(trainer, batch, wrapped)
+    if RANK in {-1, 0}:
+        found["teacher"]["profile"] = rehearsal.profile(checkpoint.module, own["teacher_imgsz"] or imgsz)
+    return found
+
+
+def _same_classes(trainer: Any, checkpoint: Checkpoint) -> bool:
+    same_task = checkpoint.task == trainer.args.task
+    return same_task and list(checkpoint.names.values()) == list(trainer.data["names"].values())
+
+
+def _on_this_data(trainer: Any, checkpoint: Checkpoint, found: dict[str, Any]) -> list[Check]:
+    key = rehearsal.score_name(trainer.args.task)
+    student = found["student"]["metrics"].get(key)
+    teacher = found["teacher"].get("metrics", {}).get(key)
+    name = "teacher on this data"
+    if not _same_classes(trainer, checkpoint):
+        what = "task" if checkpoint.task != trainer.args.task else "classes"
+        return [Check(name, True, f"its {what} differ from the student's: its accuracy here is not known", True)]
+    if teacher is None or student is None:  # ranks above 0 hold no metrics
+        return []
+    detail = f"{key.removeprefix('metrics/')} {teacher:.4f}, the student before training {student:.4f}"
+    if teacher <= student:
+        return [Check(name, True, f"{detail}: it is not better than the student", True)]
+    return [Check(name, True, detail)]
+
+
+def _record(trainer: Any, own: dict[str, Any], entries: dict[str, Any]) -> None:
+    args = {key: value for key, value in vars(trainer.args).items() if key != "distill"}
+    write_settings(trainer.save_dir, {**own, "trainer": {**args, "save_dir": str(trainer.save_dir)}})
+    YAML.save(trainer.save_dir / "args.yaml", vars(trainer.args))
+    manifest = {
+        "command": own["command"],
+        "versions": versions(),
+        "device": str(trainer.device),
+        "world_size": max(trainer.world_size, 1),
+        "seed": trainer.args.seed,
+        "task": trainer.args.task,
+        "imgsz": trainer.args.imgsz,
+        "score": rehearsal.score_name(trainer.args.task),
+        "data": {"file": str(trainer.args.data), "names": list(trainer.data["names"].values())},
+        "student": own["student"],
+        "teacher": own["teacher"] and {"file": own["teacher"], "sha256": own.get("teacher_sha256")},
+        "teacher_precision": own.get("precision_used"),
+        "pairs": own["pairs"],
+        "weights": own["weights"],
+        "finished": False,
+    }
+    write_manifest(trainer.save_dir, {**manifest, **entries})
+
+
+def _say(text: str) -> None:
+    if RANK in {-1, 0} and text:
+        LOGGER.info(text)

@@ -1,0 +1,40 @@
+"""Students whose weights are not what their yaml says: pruned networks are trained as they are."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from typing import Any
+
+from torch import nn
+
+from distill.adapters.ultralytics.anatomy import channels_of
+from distill.errors import InputError
+from distill.modes import same_randomness
+
+
+def is_pruned(module: nn.Module) -> bool:
+    """Do the weights differ in name or shape from the network that the module's own yaml describes?"""
+    with same_randomness():
+        described = type(module)(deepcopy(module.yaml), ch=channels_of(module), nc=len(module.names), verbose=False)
+    shapes = {name: tensor.shape for name, tensor in described.state_dict().items()}
+    return shapes != {name: tensor.shape for name, tensor in module.state_dict().items()}
+
+
+def adopted(weights: nn.Module, data: dict[str, Any], args: Any) -> nn.Module | None:
+    """The module itself, made trainable, when it is pruned; None when Ultralytics can rebuild it from its yaml.
+
+    Raises InputError when the data has another number of classes: only a rebuilt head could take it.
+    """
+    if getattr(args, "pretrained", True) is False and not args.resume:
+        return None
+    if not is_pruned(weights):
+        return None
+    if len(weights.names) != data["nc"]:
+        raise InputError(
+            f"--student: a pruned network keeps its head, made for {len(weights.names)} classes, but the data has "
+            f"{data['nc']}: prune a network that was trained on these classes"
+        )
+    student = weights.float().requires_grad_(True)
+    student.names = data["names"]
+    student.criterion = None
+    return student

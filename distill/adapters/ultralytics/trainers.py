@@ -1,0 +1,260 @@
+"""Ultralytics' trainers with a teacher beside the student: a mixin, and one importable class per task."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from ultralytics.models.rtdetr.train import RTDETRTrainer
+from ultralytics.models.yolo.classify import ClassificationTrainer
+from ultralytics.models.yolo.detect import DetectionTrainer
+from ultralytics.models.yolo.obb import OBBTrainer
+from ultralytics.models.yolo.pose import PoseTrainer
+from ultralytics.models.yolo.segment import SegmentationTrainer
+from ultralytics.models.yolo.semantic import SemanticSegmentationTrainer
+from ultralytics.utils import DEFAULT_CFG, LOGGER, RANK, YAML
+
+from distill.adapters.ultralytics.session import Session, WithTeacher, teacher_of
+from distill.adapters.ultralytics.students import adopted
+from distill.adapters.ultralytics.wrapper import TOTAL, DistillingModule
+from distill.modes import same_randomness
+from distill.records import keep_epochs
+
+KEY = "distill"  # the one argument of ours on `trainer.args`: a plain dict, which survives resume and DDP's children
+STAGING = ".weights"  # checkpoints are written here and renamed into weights/
+
+
+class _Complete(Exception):
+    """All epochs of a resumed run are done; only the end is missing."""
+
+
+class DistillationMixin:
+    """What a task's trainer gains: a teacher read beside the student, the proof, and checkpoints that appear whole.
+
+    Without a teacher in its settings it trains plainly. It overrides documented methods only, and each calls the
+    original.
+    """
+
+    per_image = True  # the task's loss is multiplied by the batch size
+
+    def __init__(self, cfg: Any = DEFAULT_CFG, overrides: dict[str, Any] | None = None, _callbacks: Any = None) -> None:
+        overrides = dict(overrides or {})
+        settings = overrides.pop(KEY, None)  # Ultralytics refuses keys that it does not know
+        super().__init__(cfg, overrides, _callbacks)
+        if settings is not None:
+            setattr(self.args, KEY, settings)
+        self.own: dict[str, Any] = getattr(self.args, KEY, {})
+        self.session: Session | None = None
+        self.complete = False
+        self.compiled: Any = False
+        if RANK in {-1, 0}:
+            YAML.save(self.save_dir / "args.yaml", vars(self.args))
+
+    # ---- before training
+
+    def get_model(self, cfg: Any = None, weights: Any = None, verbose: bool = True) -> nn.Module:
+        """A pruned student, whose weights do not fit its yaml, is trained as it is; Ultralytics would rebuild it."""
+        if weights is not None and (student := adopted(weights, self.data, self.args)) is not None:
+            return student
+        model: nn.Module = super().get_model(cfg, weights, verbose)
+        return model
+
+    def get_validator(self) -> Any:
+        """The validator does not know our key either."""
+        own = vars(self.args).pop(KEY, None)
+        try:
+            return super().get_validator()
+        finally:
+            if own is not None:
+                setattr(self.args, KEY, own)
+
+    def auto_batch(self, *args: Any, **kwargs: Any) -> int:
+        """Ultralytics profiles `self.model`: give it the teacher's forward and memory too."""
+        if not self.own.get("teacher"):
+            return int(super().auto_batch(*args, **kwargs))
+        student = self.model
+        self.model = WithTeacher(student, teacher_of(self.own).to(self.device))
+        try:
+            return int(super().auto_batch(*args, **kwargs))
+        finally:
+            self.model = student
+
+    def _setup_train(self) -> None:
+        super()._setup_train()
+        with same_randomness():
+            self.session = Session.begin(self)
+        self._attach()
+        if self.complete:
+            raise _Complete
+
+    def _attach(self) -> None:
+        distiller = self.session.distiller if self.session else None
+        if distiller is None:
+            return
+        parallel = isinstance(self.model, nn.parallel.DistributedDataParallel)
+        inner = self.model.module if parallel else self.model
+        wrapped = DistillingModule(inner, distiller, self.per_image)
+        if parallel:
+            self.model.module = wrapped
+        else:
+            self.model = wrapped
+        # the compiled path of the loop calls the loss of the unwrapped model, past us: the wrapper does it instead
+        self.compiled, self.args.compile = self.args.compile, False
+
+    def _detach(self) -> None:
+        wrapped = self.wrapped
+        if wrapped is None:
+            return
+        if self.model is wrapped:
+            self.model = wrapped.module
+        else:
+            self.model.module = wrapped.module
+        self.args.compile = self.compiled
+
+    @property
+    def wrapped(self) -> DistillingModule | None:
+        """The wrapper, while it is in place."""
+        model = getattr(self.model, "module", None) if not isinstance(self.model, DistillingModule) else self.model
+        return model if isinstance(model, DistillingModule) else None
+
+    # ---- during training
+
+    def _do_train(self) -> None:
+        try:
+            super()._do_train()
+        except _Complete:
+            LOGGER.info("All epochs are done: finishing the run.")
+            self.epoch = self.epochs - 1
+            self.final_eval()
+            if RANK in {-1, 0}:
+                self.run_callbacks("on_train_end")
+        finally:
+            self._detach()
+
+    def _model_train(self) -> None:
+        super()._model_train()
+        if (wrapped := self.wrapped) is not None:
+            wrapped.start_epoch(getattr(self, "epoch", 0))
+
+    def _build_train_pipeline(self) -> None:
+        with self._original_compile():  # an out-of-memory retry rebuilds the loaders, whose shape depends on it
+            super()._build_train_pipeline()
+
+    def label_loss_items(self, loss_items: Any = None, prefix: str = "train") -> Any:
+        """Our losses exist in training only; validation would list them as zeros."""
+        items = super().label_loss_items(loss_items, prefix)
+        if prefix == "train" or not self.own.get("teacher"):
+            return items
+        ours = {f"{prefix}/{name}" for name in (TOTAL, *(f"at_{pair['name']}" for pair in self.own["pairs"]))}
+        return [i for i in items if i not in ours] if loss_items is None else {k: items[k] for k in items if k not in ours}
+
+    def save_metrics(self, metrics: dict[str, float]) -> None:
+        """Adds each pair's mean cosine over the epoch to results.csv."""
+        if (wrapped := self.wrapped) is not None:
+            means = {f"train/{name}": v for name, v in wrapped.means().items() if name.startswith("cos_")}
+            metrics = {**metrics, **means}
+        super().save_metrics(metrics)
+
+    def save_model(self) -> bool:
+        """Checkpoints are written aside and renamed: whenever the process dies, last.pt is whole."""
+        with self._staged(), self._original_compile():
+            return bool(super().save_model())
+
+    def resume_training(self, ckpt: Any) -> None:
+        if ckpt is not None and self.resume and ckpt.get("epoch", -1) + 1 >= self.epochs:
+            self.complete = True
+            self.best_fitness = ckpt.get("best_fitness")
+            return
+        super().resume_training(ckpt)
+        if self.resume and RANK in {-1, 0}:
+            keep_epochs(self.csv, self.start_epoch)
+
+    # ---- after training
+
+    def final_eval(self) -> None:
+        """Ultralytics strips the checkpoints in place and validates best.pt; ours are stripped aside, then renamed."""
+        folder = self.wdir
+        with self._staged(copies=True):
+            super().final_eval()
+            if self.session is not None:  # before the rename, so that a run killed here is simply finished on resume
+                with same_randomness():
+                    self.session.end(self, folder)
+
+    @contextmanager
+    def _original_compile(self) -> Iterator[None]:
+        current, self.args.compile = self.args.compile, self.compiled or self.args.compile
+        try:
+            yield
+        finally:
+            self.args.compile = current
+
+    @contextmanager
+    def _staged(self, copies: bool = False) -> Iterator[None]:
+        """Point the trainer's checkpoint paths at a staging folder, then rename what was written into place."""
+        if RANK not in {-1, 0}:
+            yield
+            return
+        real = self.wdir, self.last, self.best
+        staging = Path(self.save_dir) / STAGING
+        shutil.rmtree(staging, ignore_errors=True)
+        staging.mkdir(parents=True)
+        if copies:
+            for path in (self.last, self.best):
+                if path.exists():
+                    shutil.copy2(path, staging / path.name)
+        self.wdir, self.last, self.best = staging, staging / "last.pt", staging / "best.pt"
+        try:
+            yield
+        finally:
+            self.wdir, self.last, self.best = real
+        for path in sorted(staging.iterdir()):  # best.pt before last.pt: an older last.pt only repeats an epoch
+            os.replace(path, self.wdir / path.name)
+        staging.rmdir()
+
+
+class DistillDetectionTrainer(DistillationMixin, DetectionTrainer):
+    """Detection."""
+
+
+class DistillSegmentationTrainer(DistillationMixin, SegmentationTrainer):
+    """Instance segmentation."""
+
+
+class DistillPoseTrainer(DistillationMixin, PoseTrainer):
+    """Key points."""
+
+
+class DistillOBBTrainer(DistillationMixin, OBBTrainer):
+    """Oriented boxes."""
+
+
+class DistillSemanticTrainer(DistillationMixin, SemanticSegmentationTrainer):
+    """Semantic segmentation."""
+
+
+class DistillClassificationTrainer(DistillationMixin, ClassificationTrainer):
+    """Image classification."""
+
+    per_image = False
+
+
+class DistillRTDETRTrainer(DistillationMixin, RTDETRTrainer):
+    """Detection with RT-DETR."""
+
+    per_image = False
+
+
+TRAINERS: dict[tuple[str, str], type] = {  # by family and task
+    ("yolo", "detect"): DistillDetectionTrainer,
+    ("yolo", "segment"): DistillSegmentationTrainer,
+    ("yolo", "pose"): DistillPoseTrainer,
+    ("yolo", "obb"): DistillOBBTrainer,
+    ("yolo", "semantic"): DistillSemanticTrainer,
+    ("yolo", "classify"): DistillClassificationTrainer,
+    ("rtdetr", "detect"): DistillRTDETRTrainer,
+}

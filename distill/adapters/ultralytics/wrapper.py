@@ -1,0 +1,86 @@
+"""The module that stands in for the student during training, and disappears wherever Ultralytics looks inside."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from ultralytics.utils.torch_utils import unwrap_model
+
+from distill.distiller import Distiller, Step
+from distill.terms.base import Batch
+
+TOTAL = "at_loss"
+
+
+class DistillingModule(nn.Module):
+    """The student with the attention terms added to its training loss.
+
+    Its only submodule is called `module`, which `unwrap_model` peels off: EMA, checkpoints, optimizer, NaN recovery
+    and callbacks keep seeing the plain student, and a deep copy is a copy of the student alone. The distiller, and the
+    teacher in it, stay outside the module tree. Anything but a training batch passes through.
+
+    `per_image` says that the task multiplies its loss by the batch size, so ours is multiplied too. A compiled student
+    gets its forward and its loss called apart, as Ultralytics does for compiled models.
+    """
+
+    def __init__(self, module: nn.Module, distiller: Distiller, per_image: bool) -> None:
+        super().__init__()
+        self.module = module
+        object.__setattr__(self, "distiller", distiller)
+        self.per_image = per_image
+        self.epoch = 0
+        self.step = 0
+        self.figures: dict[str, Tensor] = {}
+        self.seen = 0
+
+    def forward(self, x: Any, *args: Any, **kwargs: Any) -> Any:
+        """A training batch (dict) gives (loss vector, dict of detached losses); all else is the student's own answer."""
+        if not (self.training and isinstance(x, dict)):
+            return self.module(x, *args, **kwargs)
+        student = unwrap_model(self.module)
+        with self.distiller.watch(student, as_batch(x, self.epoch, self.step)) as step:
+            if student is self.module:
+                loss, items = student(x)
+            else:
+                loss, items = student.loss(x, self.module(x["img"]))
+        self.step += 1
+        return self._add(loss, items, step, x["img"].shape[0])
+
+    def _add(self, loss: Tensor, items: dict[str, Tensor], step: Step, images: int) -> tuple[Tensor, dict[str, Tensor]]:
+        self._note(step)
+        losses = step.losses()
+        total = torch.stack(list(losses.values())).sum()
+        logged = {TOTAL: total.detach(), **{name: value.detach() for name, value in losses.items()}}
+        extra = total * images if self.per_image else total
+        return torch.cat([loss.reshape(-1), extra.reshape(1)]), {**items, **logged}
+
+    def _note(self, step: Step) -> None:
+        for name, value in step.figures().items():
+            self.figures[name] = self.figures[name] + value if name in self.figures else value
+        self.seen += 1
+
+    def start_epoch(self, epoch: int) -> None:
+        """Figures and the step count begin anew."""
+        self.epoch, self.step, self.seen, self.figures = epoch, 0, 0, {}
+
+    def means(self) -> dict[str, float]:
+        """The figures' means over the epoch so far."""
+        return {name: value.item() / self.seen for name, value in self.figures.items()}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> nn.Module:
+        copied: nn.Module = deepcopy(self.module, memo)
+        return copied
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("module"), name)
+
+
+def as_batch(data: dict[str, Any], epoch: int = 0, step: int = 0) -> Batch:
+    """The parts of an Ultralytics batch that terms may know."""
+    return Batch(data["img"], data.get("bboxes"), data.get("cls"), data.get("batch_idx"), epoch, step)

@@ -1,0 +1,123 @@
+"""Which layer of the teacher guides which layer of the student."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from distill.attention.layers import LayerInfo, by_role, resolve
+from distill.attention.maps import Kind
+from distill.errors import InputError
+from distill.text import nearest
+
+ROLE = re.compile(r"[A-Z]\d+")
+COLUMN = 10  # widest column of the trainer's progress bar; longer names run into each other
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A student layer and the teacher layer it learns from, by dotted module names.
+
+    `name` is short and gives the log column `at_<name>`; `weight` multiplies this pair's loss relative to the others.
+    """
+
+    name: str
+    student: str
+    teacher: str
+    weight: float = 1.0
+    kind: Kind = "energy"
+
+    @property
+    def column(self) -> str:
+        return f"at_{self.name}"
+
+
+def pair_layers(
+    student: Sequence[LayerInfo], teacher: Sequence[LayerInfo], patterns: Sequence[str] = ()
+) -> list[Pair]:
+    """Pairs from what the user wrote; by role and measured stride, never by index.
+
+    A pattern is a role (`P3`), a number (`16` for `model.16`), a dotted name or a glob, meant for both networks, or
+    `student:teacher` with one of these on either side; `@2` behind it sets the pair's weight. A glob pairs its matches
+    in order and must match as many layers on both sides: lists are never cut to the shorter one. Without patterns,
+    every head level that both networks have is paired; where they share none, every backbone level.
+
+    Raises InputError for a layer or a role that is not there, for globs that do not match up, for a pair given twice,
+    and for a pair whose maps would have a single position (it carries no attention).
+    """
+    chosen = list(patterns) or _common_roles(student, teacher)
+    pairs: list[Pair] = []
+    for text in chosen:
+        pattern, _, weight = text.partition("@")
+        mine, _, theirs = pattern.partition(":")
+        left, right = _find(student, mine, "student"), _find(teacher, theirs or mine, "teacher")
+        if len(left) != len(right):
+            raise InputError(
+                f"layers '{text}' match {len(left)} in the student and {len(right)} in the teacher: "
+                f"write pairs as student:teacher"
+            )
+        for s, t in zip(left, right, strict=True):
+            short = mine if ROLE.fullmatch(mine) and not theirs else _short(s.name)
+            pairs.append(Pair(_unused(short, pairs), s.name, t.name, _weight(weight, text)))
+            _check_grid(pairs[-1], s, t)
+    seen: set[tuple[str, str]] = set()
+    for pair in pairs:
+        if (pair.student, pair.teacher) in seen:
+            raise InputError(f"layers: {pair.student} and {pair.teacher} are paired twice")
+        seen.add((pair.student, pair.teacher))
+    return pairs
+
+
+def _common_roles(student: Sequence[LayerInfo], teacher: Sequence[LayerInfo]) -> list[str]:
+    mine, theirs = by_role(student), by_role(teacher)
+    for letter in ("P", "B"):
+        if shared := [role for role in mine if role in theirs and role.startswith(letter)]:
+            return shared
+    raise InputError(
+        f"teacher and student share no level (student {', '.join(mine) or 'none'}; teacher {', '.join(theirs) or 'none'}): "
+        f"name the pairs with --layers student:teacher"
+    )
+
+
+def _find(layers: Sequence[LayerInfo], pattern: str, where: str) -> list[LayerInfo]:
+    if ROLE.fullmatch(pattern):
+        roles = by_role(layers)
+        if pattern not in roles:
+            raise InputError(f"layer '{pattern}' not found in the {where}{nearest(pattern, roles, n=len(roles))}")
+        return [roles[pattern]]
+    table = {layer.name: layer for layer in layers}
+    return [table[name] for name in resolve(list(table), pattern, where)]
+
+
+def _weight(text: str, pattern: str) -> float:
+    try:
+        weight = float(text or 1.0)
+    except ValueError:
+        weight = -1.0
+    if not 0 < weight < float("inf"):
+        raise InputError(f"layers '{pattern}': the weight behind @ must be a number above 0")
+    return weight
+
+
+def _check_grid(pair: Pair, student: LayerInfo, teacher: LayerInfo) -> None:
+    grid = tuple(map(min, student.size, teacher.size))
+    if all(n == 1 for n in grid):
+        raise InputError(
+            f"pair {pair.name}: a stride of {max(*student.stride, *teacher.stride):.0f} leaves a map of one position, "
+            f"which carries no attention: use larger images or leave {pair.name} out of --layers"
+        )
+
+
+def _short(name: str) -> str:
+    """A name that fits the column: `model.16.cv2` -> `16.cv2`; a longer one keeps its ends."""
+    short = name.removeprefix("model.")
+    room = COLUMN - len("at_")
+    return short if len(short) <= room else f"{short[:2]}~{short[-(room - 3) :]}"
+
+
+def _unused(name: str, pairs: Sequence[Pair]) -> str:
+    taken = {pair.name for pair in pairs}
+    room = COLUMN - len("at_")
+    candidates = [name, *(f"{name[: room - len(str(k)) - 1]}#{k}" for k in range(2, len(pairs) + 3))]
+    return next(candidate for candidate in candidates if candidate not in taken)

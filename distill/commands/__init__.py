@@ -1,0 +1,1 @@
+"""Arguments in, one job called, exit code out: one file per command."""

@@ -1,0 +1,162 @@
+"""Settings of a training run: typed, strict, and the same on the command line, in YAML and in Python."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from distill.errors import InputError
+from distill.text import nearest
+
+FORMS = ("l2", "squared", "mean")
+PRECISIONS = ("auto", "float32", "bfloat16")
+DEFAULT_SHARE = 0.2  # of the task's gradient at the tapped layers; more starves the task at the shared clipping of 10
+
+
+def _option(help: str, default: Any = None, metavar: str | None = None) -> Any:
+    return field(default=default, metadata={"help": help, "metavar": metavar})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that is ours in a run; what belongs to the trainer (`epochs=25`) is kept apart.
+
+    Raises InputError for a value out of range.
+    """
+
+    student: str | None = _option("network to train: a .yaml, a .pt to continue from, or a pruned .pt", metavar="FILE")
+    data: str | None = _option("data.yaml, a classification folder, or 'scenes' (generated)", metavar="FILE")
+    teacher: str | None = _option("trained network to learn from (.pt); without it, plain training", metavar="FILE")
+    layers: tuple[str, ...] = _option(
+        "what to pair: roles (P3,P4,P5,B3..), numbers (16), dotted names, globs, student:teacher, @2 for a weight; "
+        "default: every head level that both have",
+        default=(),
+        metavar="LIST",
+    )
+    weight: float | None = _option("fixed weight of the attention loss; default: measured, see --share", metavar="W")
+    share: float = _option(
+        "gradient of the attention terms at the tapped layers, as a share of the task's", DEFAULT_SHARE, "S"
+    )
+    p: float = _option("power of the energy maps, sum |F|^p", 2.0, "P")
+    form: str = _option("distance: l2 (norm of the difference), squared, or mean (the authors' code)", "l2", "FORM")
+    teacher_imgsz: int | None = _option("image size for the teacher; default: the student's", metavar="PIXELS")
+    teacher_fraction: float = _option("compare on a random part of each batch (0.5: half; unbiased)", 1.0, "F")
+    teacher_precision: str = _option("auto (bfloat16 where equal and faster), float32, or bfloat16", "auto", "TYPE")
+    device: str | None = _option("cpu, 0, 0,1, mps; default: the first GPU, else the CPU", metavar="DEVICE")
+    seed: int = _option("seed of the run", 0, "N")
+    name: str | None = _option("name of the run folder; default: train, numbered", metavar="NAME")
+    project: str | None = _option("folder of run folders; default: ./runs/distill", metavar="DIR")
+    trust: bool = _option("run code that a checkpoint or yaml carries: only for files you made or trust", False)
+
+    def __post_init__(self) -> None:
+        def need(ok: bool, key: str, wanted: str) -> None:
+            if not ok:
+                raise InputError(f"{key}={getattr(self, key)!r} is out of range: {wanted}")
+
+        need(0 < self.p < math.inf, "p", "a number above 0")
+        need(self.form in FORMS, "form", f"one of {', '.join(FORMS)}")
+        need(self.weight is None or 0 <= self.weight < math.inf, "weight", "a number from 0")
+        need(0 < self.share < math.inf, "share", "a number above 0")
+        need(0 < self.teacher_fraction <= 1, "teacher_fraction", "above 0, at most 1")
+        need(self.teacher_imgsz is None or self.teacher_imgsz >= 32, "teacher_imgsz", "at least 32 pixels")
+        need(self.teacher_precision in PRECISIONS, "teacher_precision", f"one of {', '.join(PRECISIONS)}")
+        need(self.seed >= 0, "seed", "a whole number from 0")
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain types only, for YAML and for the trainer's arguments."""
+        return {**asdict(self), "layers": list(self.layers)}
+
+
+TYPES: dict[str, type] = {
+    **dict.fromkeys(("student", "data", "teacher", "form", "teacher_precision", "device", "name", "project"), str),
+    **dict.fromkeys(("weight", "share", "p", "teacher_fraction"), float),
+    **dict.fromkeys(("teacher_imgsz", "seed"), int),
+    "trust": bool,
+    "layers": tuple,
+}
+ALIASES = {"model": "student"}  # so that a `yolo train` line works as it is
+
+
+def settings_from(values: Mapping[str, Any]) -> Settings:
+    """Settings from loosely typed values (text from the command line, lists from YAML).
+
+    Raises InputError for an unknown name (nearest given) or a value of the wrong type.
+    """
+    names = [f.name for f in fields(Settings)]
+    for key in values:
+        if key not in names:
+            raise InputError(f"unknown setting '{key}'{nearest(key, names)}")
+    return replace(Settings(), **{key: _typed(key, value) for key, value in values.items()})
+
+
+def split(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Ours and the trainer's, from one flat mapping; `model` counts as `student`, dashes as underscores."""
+    names = {f.name for f in fields(Settings)}
+    ours: dict[str, Any] = {}
+    theirs: dict[str, Any] = {}
+    for key, value in values.items():
+        name = ALIASES.get(key, key.replace("-", "_"))
+        into = ours if name in names else theirs
+        if name in into:
+            raise InputError(f"'{name}' is given twice: once is enough")
+        into[name] = value
+    return ours, theirs
+
+
+def read_config(path: str) -> dict[str, Any]:
+    """A YAML file of settings; a bare name such as `yolo11-six-layers` means a file of the package's `configs`.
+
+    Raises InputError when it is missing, not YAML, or not a mapping.
+    """
+    import yaml
+
+    file = find_config(path)
+    try:
+        values = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"--config {path}: not readable as YAML ({' '.join(str(error).split())})") from error
+    if not isinstance(values, dict):
+        raise InputError(f"--config {path}: must be a mapping of settings, such as 'layers: [P3, P4]'")
+    return {str(key): value for key, value in values.items()}
+
+
+def find_config(path: str) -> Path:
+    """The file itself, or the one of that name that comes with the package. Raises InputError when there is none."""
+    here = Path(__file__).parent
+    shipped = [folder for folder in (here / "configs", here.parent / "configs") if folder.is_dir()]
+    for candidate in (Path(path), *(folder / name for folder in shipped for name in (path, f"{path}.yaml"))):
+        if candidate.is_file():
+            return candidate
+    known = [file.stem for folder in shipped for file in folder.glob("*.yaml")]
+    raise InputError(f"--config {path}: no such file{nearest(path, known)}")
+
+
+def _typed(key: str, value: Any) -> Any:
+    wanted = TYPES[key]
+    if value is None or (isinstance(value, str) and value.lower() == "none" and wanted is not str):
+        return getattr(Settings(), key)
+    try:
+        if wanted is tuple:
+            items = value.split(",") if isinstance(value, str) else value
+            items = items if isinstance(items, (list, tuple)) else [items]
+            return tuple(str(item).strip() for item in items if str(item).strip())
+        if wanted is bool:
+            return _boolean(value)
+        if wanted is str:
+            return ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+        if isinstance(value, bool) or (wanted is int and float(value) != int(float(value))):
+            raise ValueError
+        return wanted(float(value)) if wanted is int else wanted(value)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{key}={value!r}: a {'whole number' if wanted is int else 'number'} is needed") from error
+
+
+def _boolean(value: Any) -> bool:
+    if isinstance(value, bool):
+        return value
+    if str(value).lower() in ("true", "false"):
+        return str(value).lower() == "true"
+    raise InputError(f"trust={value!r}: true or false is needed")

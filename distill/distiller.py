@@ -1,0 +1,95 @@
+"""Teacher, student and terms brought together: one training forward in, named losses out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor, nn
+
+from distill.attention.taps import Taps
+from distill.teacher import Teacher
+from distill.terms.base import Batch, Reading, Term, View
+
+
+@dataclass
+class Step:
+    """One forward pass of the student beside the teacher's; filled when the `watch` block ends.
+
+    `features` are the student's at its tapped layers, (B, C, *S), the whole batch; `guide` the teacher's.
+    """
+
+    features: dict[str, Tensor] = field(default_factory=dict)
+    guide: dict[str, Tensor] = field(default_factory=dict)
+    readings: dict[str, Reading] = field(default_factory=dict)
+    weights: dict[str, float] = field(default_factory=dict)
+
+    def losses(self) -> dict[str, Tensor]:
+        """Each term's losses times the term's weight: scalars, means over the compared images, ready to be summed."""
+        return {name: self.weights[name] * reading.loss for name, reading in self.readings.items()}
+
+    def figures(self) -> dict[str, Tensor]:
+        """The detached figures of all terms, for the log."""
+        return {name: value for reading in self.readings.values() for name, value in reading.figures.items()}
+
+
+class Distiller:
+    """Runs the teacher on a student's batch and compares what both saw.
+
+    `weights` holds one factor per term name, relative to the task's loss as a mean per image. With `fraction` below 1
+    a random part of each batch is compared: the estimate stays unbiased, the teacher costs that part. The choice is
+    drawn from (seed, epoch, step), so it neither disturbs the trainer's generators nor changes on resume.
+
+    >>> with distiller.watch(student, Batch(images)) as step:
+    ...     task = student_loss(images)
+    >>> total = task + sum(step.losses().values())
+    """
+
+    def __init__(
+        self,
+        teacher: Teacher,
+        terms: Sequence[Term],
+        weights: Mapping[str, float],
+        fraction: float = 1.0,
+        seed: int = 0,
+    ) -> None:
+        self.teacher = teacher
+        self.terms = tuple(terms)
+        self.weights = dict(weights)
+        self.fraction = fraction
+        self.seed = seed
+        self.student_layers = tuple(dict.fromkeys(layer for term in terms for layer in term.layers()[0]))
+        self._taps: tuple[nn.Module, Taps] | None = None
+
+    @contextmanager
+    def watch(self, student: nn.Module, batch: Batch) -> Iterator[Step]:
+        """Run the student's forward inside; its hooks exist only there. The step's losses are ready afterwards.
+
+        Raises SilentTapError when a tapped layer of either network did not run.
+        """
+        chosen = self._choose(batch)
+        images = batch.images if chosen is None else batch.images[chosen]
+        step = Step(guide=self.teacher(images))
+        with self._tapped(student) as taps:
+            yield step
+            step.features = taps.read()
+        mine = step.features if chosen is None else {name: f[chosen] for name, f in step.features.items()}
+        for term in self.terms:
+            readings = term(View(mine), View(step.guide), replace(batch, images=images))
+            step.readings |= readings
+            step.weights |= dict.fromkeys(readings, self.weights[term.name])
+
+    def _tapped(self, student: nn.Module) -> Taps:
+        if self._taps is None or self._taps[0] is not student:
+            self._taps = student, Taps(student, self.student_layers)
+        return self._taps[1]
+
+    def _choose(self, batch: Batch) -> Tensor | None:
+        total = batch.images.shape[0]
+        count = max(1, round(self.fraction * total))
+        if count == total:
+            return None
+        generator = torch.Generator().manual_seed(hash((self.seed, batch.epoch, batch.step)) % 2**63)
+        return torch.randperm(total, generator=generator)[:count].sort().values.to(batch.images.device)

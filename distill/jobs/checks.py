@@ -1,0 +1,26 @@
+"""Ask whether a pairing would distil, without training it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from distill.errors import InputError
+from distill.jobs.training import command_line, resolved
+from distill.loading import ultralytics_adapter
+from distill.proof import Check
+
+
+def doctor(config: str | None = None, **values: Any) -> tuple[Check, ...]:
+    """Every check that precedes training, on the real data; takes what `train` takes. Nothing is written.
+
+    Distillation would work when all are `ok`; a `warning` stops nothing. Raises InputError for what cannot be used.
+    """
+    settings, arguments = resolved(config, values)
+    if not settings.teacher:
+        raise InputError("--teacher is missing: doctor checks what a teacher would bring")
+    adapter = ultralytics_adapter(settings.trust)
+    prepared = adapter.plan(settings, arguments, command_line())
+    for line in prepared.lines:
+        print(line)
+    checks: tuple[Check, ...] = tuple(adapter.doctor(prepared))
+    return checks

@@ -1,0 +1,69 @@
+"""The table that ends a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from distill.jobs.training import TrainResult
+
+Row = Sequence[str]
+
+
+def summary(result: TrainResult) -> str:
+    """Teacher, student before and after, side by side; then each pair; then where the files are."""
+    manifest = result.manifest
+    parts = [_networks(result)]
+    if manifest["pairs"]:
+        parts.append(_pairs(result))
+        parts.append(
+            f"attention weight {manifest['weights']['attention']:.4g}; teacher in {manifest['teacher_precision']}; "
+            f"a step costs {manifest['before']['step_ratio']:.2f} times a plain one"
+        )
+    parts.append(_files(result))
+    return "\n\n".join(parts)
+
+
+def _networks(result: TrainResult) -> str:
+    manifest = result.manifest
+    key, before = manifest["score"], manifest.get("before", {})
+    trained = manifest["after"]["profile"]
+    rows: list[Row] = [("", key.removeprefix("metrics/"), "parameters", "GFLOPs", "CPU ms")]
+    if manifest["pairs"]:
+        rows.append(("teacher", *_figures(before["teacher"].get("metrics", {}).get(key), before["teacher"]["profile"])))
+        rows.append(("student before", *_figures(before["student"]["metrics"].get(key), trained)))
+    rows.append(("student after", *_figures(result.score, trained)))
+    return _aligned(rows)
+
+
+def _figures(score: float | None, profile: Mapping[str, Any]) -> Row:
+    return (
+        "not known" if score is None else f"{score:.4f}",
+        f"{profile['parameters']:,}",
+        f"{profile['gflops']:.2f}",
+        f"{profile['cpu_ms']:.1f}",
+    )
+
+
+def _pairs(result: TrainResult) -> str:
+    rows: list[Row] = [("pair", "student", "teacher", "cosine before", "after", "distance after")]
+    for pair in result.manifest["pairs"]:
+        name = pair["name"]
+        cosines = f"{result.cosines_before[name]:.4f}", f"{result.cosines[name]:.4f}"
+        rows.append((f"at_{name}", pair["student"], pair["teacher"], *cosines, f"{result.distances[name]:.4f}"))
+    return _aligned(rows) + "\n(attention on validation images, network against network)"
+
+
+def _files(result: TrainResult) -> str:
+    lines = [f"best student  {result.best}", f"last student  {result.last}", f"epochs        {result.table}"]
+    return "\n".join([*lines, f"everything    {result.folder}"])
+
+
+def _aligned(rows: Sequence[Row]) -> str:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    text = []
+    for row in rows:
+        cells = [row[0].ljust(widths[0])] + [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
+        text.append("  ".join(cells).rstrip())
+    return "\n".join(text)

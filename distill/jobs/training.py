@@ -1,0 +1,107 @@
+"""Train a student, with or without a teacher."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from distill.config import Settings, read_config, settings_from, split
+from distill.errors import InputError
+from distill.loading import ultralytics_adapter
+from distill.records import TABLE, read_manifest
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """A finished run: where its files are and what it brought.
+
+    `metrics` are Ultralytics' of the best checkpoint on the validation set; `cosines` and `distances` each pair's
+    mean over validation images, by pair name, of the trained student, `cosines_before` of the untrained one (empty
+    without a teacher). `manifest` holds everything that was recorded. It prints as the table that ends a run.
+    """
+
+    folder: Path
+    metrics: Mapping[str, float]
+    cosines: Mapping[str, float]
+    distances: Mapping[str, float]
+    cosines_before: Mapping[str, float]
+    manifest: Mapping[str, Any]
+
+    @classmethod
+    def read(cls, folder: Path) -> TrainResult:
+        """The result in a run folder. Raises InputError when the run is not finished."""
+        manifest = read_manifest(folder)
+        if not manifest.get("finished"):
+            raise InputError(f"{folder}: this run is not finished: distill train --resume {folder}")
+        after = manifest["after"].get("attention", {})
+        before = manifest.get("before", {}).get("attention", {})
+        return cls(
+            folder,
+            manifest["after"]["metrics"],
+            _named(after, "cos_"),
+            _named(after, "dist_"),
+            _named(before, "cos_"),
+            manifest,
+        )
+
+    @property
+    def best(self) -> Path:
+        return self.folder / "weights" / "best.pt"
+
+    @property
+    def last(self) -> Path:
+        return self.folder / "weights" / "last.pt"
+
+    @property
+    def table(self) -> Path:
+        """results.csv, a row per epoch."""
+        return self.folder / TABLE
+
+    @property
+    def score(self) -> float:
+        """The task's main figure, in [0, 1]: mAP50-95 for boxes, masks and key points, mIoU, or top-1 accuracy."""
+        return float(self.metrics[self.manifest["score"]])
+
+    def __str__(self) -> str:
+        from distill.jobs.summary import summary
+
+        return summary(self)
+
+
+def train(config: str | None = None, **values: Any) -> TrainResult:
+    """Train `student` on `data`, guided by `teacher` when one is given; ours and the trainer's arguments as keywords.
+
+    >>> distill.train(teacher="yolo11s.pt", student="yolo11n.yaml", data="voc.yaml", epochs=100)
+
+    `config` names a YAML of settings that the keywords override. Returns what the run brought. Raises InputError
+    before anything is written for whatever cannot be used, and ProofFailed when distillation would not take place.
+    """
+    settings, arguments = resolved(config, values)
+    adapter = ultralytics_adapter(settings.trust)
+    return TrainResult.read(adapter.train(adapter.plan(settings, arguments, command_line())))
+
+
+def resume(folder: str | Path, device: str | None = None, trust: bool = False) -> TrainResult:
+    """Go on with a run that was cut short, at any moment, with the settings it had."""
+    adapter = ultralytics_adapter(trust)
+    return TrainResult.read(adapter.resume(str(folder), device, trust))
+
+
+def resolved(config: str | None, values: Mapping[str, Any]) -> tuple[Settings, dict[str, Any]]:
+    """Our settings and the trainer's arguments, from a config file and the values that override it."""
+    ours, theirs = split(read_config(config)) if config else ({}, {})
+    mine, trainers = split(values)
+    return settings_from({**ours, **mine}), {**theirs, **trainers}
+
+
+def command_line() -> str:
+    """How this process was started, for the record."""
+    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+
+
+def _named(figures: Mapping[str, float], prefix: str) -> dict[str, float]:
+    return {key.removeprefix(prefix): value for key, value in figures.items() if key.startswith(prefix)}

@@ -1,0 +1,123 @@
+"""Proof, before the first epoch, that distillation takes place: taps fire, gradients flow, the teacher stays as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from distill.distiller import Distiller, Step
+from distill.errors import ProofFailed, SilentTapError
+from distill.teacher import freeze_report
+from distill.weighting import gradient_norm, weight_for_share
+
+Pass = Callable[[nn.Module], tuple[Tensor, Step]]
+"""Runs the student (train mode) on one batch inside `watch`; returns the task's loss per image and the step."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One question and its answer: `ok` False is an error, `warning` something to know that stops nothing."""
+
+    name: str
+    ok: bool
+    detail: str
+    warning: bool = False
+
+    def __str__(self) -> str:
+        mark = "FAIL" if not self.ok else "warn" if self.warning else "ok"
+        return f"{mark:>4}  {self.name}: {self.detail}"
+
+
+@dataclass(frozen=True)
+class Proof:
+    """The checks, and the weight of each term: the one given, or the one measured."""
+
+    checks: tuple[Check, ...]
+    weights: dict[str, float]
+
+    @property
+    def failed(self) -> tuple[Check, ...]:
+        return tuple(check for check in self.checks if not check.ok)
+
+    def raise_if_failed(self, forgive: Iterable[str] = ()) -> None:
+        """Raises ProofFailed, naming each failed check that is not forgiven."""
+        if failed := [check for check in self.failed if check.name not in forgive]:
+            raise ProofFailed("; ".join(f"{check.name}: {check.detail}" for check in failed), self.checks)
+
+
+def prove(
+    distiller: Distiller, student: nn.Module, passes: Sequence[Pass], share: float, fixed: float | None = None
+) -> Proof:
+    """Run every check on `student`, a copy that may be spoiled, in train mode; measure the weight unless it is `fixed`.
+
+    The weight gives the attention terms together a gradient at the tapped layers of `share` times the task's,
+    over all `passes`. The teacher is read again at the end, to see that nothing moved.
+    """
+    before = {name: tensor.clone() for name, tensor in distiller.teacher.module.state_dict().items()}
+    trainable = {id(p) for p in student.parameters() if p.requires_grad}
+    for parameter in student.parameters():
+        parameter.requires_grad_(parameter.is_floating_point())  # to see the whole path, frozen parts too
+    distiller.weights = dict.fromkeys((term.name for term in distiller.terms), 1.0)
+
+    task_norms, term_norms = [], []
+    checks: list[Check] = []
+    for number, run in enumerate(passes):
+        try:
+            task, step = run(student)
+        except SilentTapError as error:
+            return Proof((Check("taps", False, str(error)),), {})
+        losses = step.losses()
+        if number == 0:
+            checks.append(_taps(step))
+            checks += [_path(name, loss, student, trainable) for name, loss in losses.items()]
+        features = list(step.features.values())
+        task_norms.append(gradient_norm(task, features))
+        term_norms.append(gradient_norm(torch.stack(list(losses.values())).sum(), features))
+        leak = any(f.requires_grad for f in step.guide.values())
+    broken = freeze_report(distiller.teacher.module, before) + (["its features carry gradients"] if leak else [])
+    checks.insert(1, Check("teacher", not broken, "; ".join(broken) or "in eval, frozen, unmoved; no gradient enters"))
+
+    weight = weight_for_share(share, task_norms, term_norms) if fixed is None else fixed
+    checks.append(_weight(weight, task_norms, term_norms, share if fixed is None else None))
+    distiller.weights = dict.fromkeys(distiller.weights, weight)
+    return Proof(tuple(checks), distiller.weights)
+
+
+def _taps(step: Step) -> Check:
+    return Check("taps", True, f"{len(step.features)} student and {len(step.guide)} teacher layers fired")
+
+
+def _path(name: str, loss: Tensor, student: nn.Module, trainable: set[int]) -> Check:
+    """Does this pair's loss reach parameters of the student that train?"""
+    title = f"pair {name.removeprefix('at_')}"
+    if not torch.isfinite(loss):
+        return Check(title, False, f"its loss is {loss.item()}: a map is not finite")
+    if not loss.requires_grad:
+        return Check(title, False, "detached: its loss has no gradient into the student")
+    parameters = [p for p in student.parameters() if p.requires_grad]
+    grads = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
+    reached = [p for p, g in zip(parameters, grads, strict=True) if g is not None and bool(g.ne(0).any())]
+    free = [p for p in reached if id(p) in trainable]
+    if not reached:
+        why = "the maps are identical" if loss.item() == 0 else "detached"
+        return Check(title, False, f"the gradient of its loss ({loss.item():.4g}) into the student is zero: {why}")
+    if not free:
+        return Check(title, False, f"all {len(reached)} parameters before it are frozen: it cannot teach anything")
+    norm = sum(g.float().square().sum().item() for g in grads if g is not None) ** 0.5
+    detail = f"loss {loss.item():.4g}, gradient {norm:.3g} into {len(free)} parameters"
+    if len(free) < len(reached):
+        return Check(title, True, f"{detail}; {len(reached) - len(free)} before it are frozen", warning=True)
+    return Check(title, True, detail)
+
+
+def _weight(weight: float, task: Sequence[float], term: Sequence[float], share: float | None) -> Check:
+    if weight == 0:
+        return Check("weight", False, "it is zero: the attention loss has no effect")
+    if not 0 < weight < float("inf"):
+        return Check("weight", False, f"it came out as {weight}: task gradient {sum(task):.3g}, ours {sum(term):.3g}")
+    reached = weight * sum(term) / sum(task) if sum(task) > 0 else float("inf")
+    how = "measured" if share is not None else "given"
+    return Check("weight", True, f"{weight:.4g}, {how}: {reached:.3g} of the task's gradient at the tapped layers")

@@ -1,0 +1,86 @@
+"""What a run leaves behind for people: resolved settings, a manifest, a table of epochs. Written whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import sys
+from pathlib import Path
+from typing import Any
+
+SETTINGS, MANIFEST, TABLE = "distill.yaml", "manifest.json", "results.csv"
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Replace a file in one step: whoever reads it, at any moment, sees the old or the new one, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    aside.write_text(text, encoding="utf-8")
+    os.replace(aside, path)
+
+
+def write_settings(folder: Path, settings: dict[str, Any]) -> None:
+    """`distill.yaml`: everything the run was resolved to."""
+    import yaml
+
+    write_whole(folder / SETTINGS, yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
+
+
+def read_settings(folder: Path) -> dict[str, Any]:
+    """`distill.yaml` as it was written."""
+    import yaml
+
+    return dict(yaml.safe_load((folder / SETTINGS).read_text(encoding="utf-8")))
+
+
+def write_manifest(folder: Path, entries: dict[str, Any]) -> None:
+    """`manifest.json`: where a result comes from, and what it is."""
+    write_whole(folder / MANIFEST, json.dumps(entries, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a run folder; empty where there is none."""
+    path = folder / MANIFEST
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+
+
+def keep_epochs(table: Path, last: int) -> None:
+    """Drop the rows of `results.csv` behind epoch `last`, and a half-written one.
+
+    Ultralytics appends the row before it saves the checkpoint, so a run killed in between would list the epoch twice
+    once it is resumed.
+    """
+    if not table.is_file():
+        return
+    header, *rows = table.read_text(encoding="utf-8").splitlines(keepends=True)
+    kept = []
+    for row in rows:
+        cells = row.split(",")
+        whole = row.endswith("\n") and len(cells) == len(header.split(","))
+        if whole and cells[0].strip().isdigit() and int(cells[0]) <= last:
+            kept.append(row)
+    write_whole(table, header + "".join(kept))
+
+
+def sha256(path: str | Path) -> str:
+    """The SHA-256 of a file, as 64 hexadecimal digits."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """Python, platform and the packages a result depends on."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {"python": sys.version.split()[0], "platform": platform.platform()}
+    for package in ("torch", "torchvision", "ultralytics", "numpy"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "missing"
+    return found

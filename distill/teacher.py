@@ -1,0 +1,126 @@
+"""The frozen network that guides: how it is run, and how cheaply."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from distill.attention.maps import energy
+from distill.attention.taps import Taps
+
+EQUAL = 0.999  # least cosine between attention maps of two precisions that counts as the same
+PRECISIONS = ("float32", "bfloat16")
+
+
+class Teacher:
+    """A network in eval mode, without gradients, read at `layers`.
+
+    It is run under `no_grad`, not `inference_mode`, whose tensors cannot be saved for backward. `module` is taken
+    over: its parameters are frozen and its memory made channels_last. `run(module, images)` is the forward pass, by
+    default `module(images)`. `size` scales the images' longer side to so many pixels; `stride` is the network's
+    largest, to whose multiples image sides are brought.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        layers: Sequence[str],
+        run: Callable[[nn.Module, Tensor], Any] | None = None,
+        size: int | None = None,
+        stride: int = 32,
+    ) -> None:
+        self.module = module.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+        self.layers = tuple(layers)
+        self.size = size
+        self.stride = stride
+        self.precision = "float32"
+        self._run = run or (lambda network, images: network(images))
+        self._taps = Taps(self.module, self.layers)
+
+    def __call__(self, images: Tensor) -> dict[str, Tensor]:
+        """The features (B, C, H, W) of each layer, for `images` (B, 3, H, W)."""
+        images = self._fit(images).contiguous(memory_format=torch.channels_last)
+        low = self.precision == "bfloat16"
+        if low and images.device.type == "cpu":  # weights are bfloat16 too
+            images, precision = images.bfloat16(), nullcontext()
+        else:  # neither the student's autocast nor its float16, which overflows in some teachers
+            images = images.float()
+            precision = torch.autocast(images.device.type, torch.bfloat16, enabled=low)
+        with torch.no_grad(), torch.autocast("cpu", enabled=False), precision, self._taps as taps:
+            self._run(self.module, images)
+            return taps.read()
+
+    def to(self, device: torch.device | str) -> Teacher:
+        """The same teacher, moved."""
+        self.module.to(device)
+        return self
+
+    def use(self, precision: str) -> None:
+        """Run in "float32" or "bfloat16" from now on: weights and images on a CPU, autocast on a GPU."""
+        if precision not in PRECISIONS:
+            raise ValueError(f"precision must be one of {PRECISIONS}, not {precision!r}")
+        self.precision = precision
+        if next(self.module.parameters()).device.type == "cpu":
+            self.module.to(getattr(torch, precision))
+
+    def choose_precision(self, images: Tensor, repeats: int = 3) -> dict[str, float]:
+        """Take bfloat16 where it is faster here and the maps stay the same; otherwise stay with float32.
+
+        "The same" is a cosine of at least 0.999 at every layer. Returns what was measured: seconds for each
+        precision (medians) and the least cosine. Call it before the first `use`: going down loses the low bits.
+        """
+        reference, full = self._timed(images, repeats)
+        weights = {name: tensor.clone() for name, tensor in self.module.state_dict().items()}
+        self.use("bfloat16")
+        try:
+            maps, low = self._timed(images, repeats)
+            cosine = min(_cosine(reference[layer], maps[layer]) for layer in self.layers)
+        except RuntimeError:  # an operation without a bfloat16 kernel on this device
+            cosine, low = float("nan"), float("nan")
+        if not (cosine >= EQUAL and low < full):
+            self.use("float32")
+            self.module.load_state_dict(weights)
+        return {"float32": full, "bfloat16": low, "cosine": cosine}
+
+    def _timed(self, images: Tensor, repeats: int) -> tuple[dict[str, Tensor], float]:
+        features = self(images)  # the first call pays for set-up
+        seconds = []
+        for _ in range(repeats):
+            _wait(images)
+            start = time.perf_counter()
+            self(images)
+            _wait(images)
+            seconds.append(time.perf_counter() - start)
+        return features, sorted(seconds)[len(seconds) // 2]
+
+    def _fit(self, images: Tensor) -> Tensor:
+        height, width = images.shape[2:]
+        factor = (self.size or max(height, width)) / max(height, width)
+        target = [max(1, round(side * factor / self.stride)) * self.stride for side in (height, width)]
+        if target == [height, width]:
+            return images
+        return F.interpolate(images, size=target, mode="bilinear", align_corners=False, antialias=True)
+
+
+def _cosine(a: Tensor, b: Tensor) -> float:
+    return torch.cosine_similarity(energy(a).flatten(1), energy(b).flatten(1), dim=1).min().item()
+
+
+def _wait(images: Tensor) -> None:
+    if images.is_cuda:
+        torch.cuda.synchronize(images.device)
+
+
+def freeze_report(module: nn.Module, before: Mapping[str, Tensor]) -> list[str]:
+    """Which of a teacher's promises are broken: names of what trains, what is trainable, what moved since `before`."""
+    broken = [f"'{name or 'the network'}' is in train mode" for name, m in module.named_modules() if m.training][:1]
+    broken += [f"'{name}' is trainable" for name, p in module.named_parameters() if p.requires_grad][:1]
+    state = module.state_dict()
+    broken += [f"'{name}' moved" for name, old in before.items() if not torch.equal(old, state[name])][:1]
+    return broken

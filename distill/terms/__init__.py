@@ -1,0 +1,1 @@
+"""What is compared between student and teacher: one file per loss term."""

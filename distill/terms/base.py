@@ -1,0 +1,54 @@
+"""What a loss term is given, and what it must answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a term may know of the training batch.
+
+    `images` (B, 3, H, W) as the student sees them, in [0, 1]; `boxes` (M, 4) normalised xywh, `classes` (M,) and
+    `box_image` (M,), the image each box lies in, where the task has boxes. `epoch` and `step` count from 0.
+    """
+
+    images: Tensor
+    boxes: Tensor | None = None
+    classes: Tensor | None = None
+    box_image: Tensor | None = None
+    epoch: int = 0
+    step: int = 0
+
+
+@dataclass(frozen=True)
+class View:
+    """One network's answer to a batch: `features` (B, C, *S) by layer name."""
+
+    features: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A named loss, a scalar mean over the batch, and the figures (detached scalars) that go into the log with it."""
+
+    loss: Tensor
+    figures: Mapping[str, Tensor]
+
+
+class Term(Protocol):
+    """A loss without trainable parameters: optimizer, DDP and resume are made before any term exists."""
+
+    name: str
+
+    def layers(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The student's and the teacher's layers whose features it needs."""
+        ...
+
+    def __call__(self, student: View, teacher: View, batch: Batch) -> dict[str, Reading]:
+        """Named losses: the keys become log columns, so they have at most ten characters."""
+        ...

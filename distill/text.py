@@ -1,0 +1,29 @@
+"""Words for the user: what they gave, the nearest name to suggest, one line out of somebody else's message."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+SIMILAR = 0.4  # difflib's own 0.6 misses a short name with one letter wrong: 'P9' for 'P3' is 0.5
+
+
+def nearest(word: str, choices: Iterable[str], n: int = 3) -> str:
+    """What to put behind "not found": `; nearest: 'a', 'b'`, at most `n`, best first; empty when nothing is similar."""
+    known = {str(choice).lower(): str(choice) for choice in choices}
+    matches = get_close_matches(str(word).lower(), known, n=max(n, 1), cutoff=SIMILAR)
+    return f"; nearest: {', '.join(repr(known[match]) for match in matches)}" if matches else ""
+
+
+def given(argument: str, value: object) -> str:
+    """What the user wrote, to begin an error with: `--teacher best.pt` or `pretrained=best.pt`."""
+    return f"{argument}{value}" if argument.endswith("=") else f"{argument} {value}"
+
+
+def one_line(message: object) -> str:
+    """The text of a message or an exception without line breaks, colours, pictograms or a leading 'ERROR'."""
+    text = re.sub(r"\x1b\[[0-9;]*m", "", str(message))
+    plain = "".join(" " if unicodedata.category(c) in ("So", "Cc") or c == "\ufe0f" else c for c in text)
+    return re.sub(r"^(ERROR|WARNING)\s*", "", " ".join(plain.split()))
