@@ -1,4 +1,4 @@
-"""Proof, before the first epoch, that distillation takes place: taps fire, gradients flow, the teacher stays as it is."""
+"""Proof, before the first epoch, that distillation takes place: taps fire, gradients flow, the teacher stays."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run leaves behind for people: resolved settings, a manifest, a table of epochs. Written whole or not at all."""
+"""What a run leaves behind: resolved settings, a manifest, a table of epochs. Written whole or not at all."""
 
 from __future__ import annotations
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -47,12 +46,11 @@ class Teacher:
         """The features (B, C, H, W) of each layer, for `images` (B, 3, H, W)."""
         images = self._fit(images).contiguous(memory_format=torch.channels_last)
         low = self.precision == "bfloat16"
-        if low and images.device.type == "cpu":  # weights are bfloat16 too
-            images, precision = images.bfloat16(), nullcontext()
-        else:  # neither the student's autocast nor its float16, which overflows in some teachers
-            images = images.float()
-            precision = torch.autocast(images.device.type, torch.bfloat16, enabled=low)
-        with torch.no_grad(), torch.autocast("cpu", enabled=False), precision, self._taps as taps:
+        on_cpu = images.device.type == "cpu"  # there the weights are bfloat16 too
+        images = images.bfloat16() if low and on_cpu else images.float()
+        # neither the student's autocast nor its float16, which overflows in some teachers
+        precision = torch.autocast(images.device.type, torch.bfloat16, enabled=low and not on_cpu)
+        with torch.no_grad(), precision, self._taps as taps:
             self._run(self.module, images)
             return taps.read()
 

@@ -19,7 +19,8 @@ def nearest(word: str, choices: Iterable[str], n: int = 3) -> str:
 
 def given(argument: str, value: object) -> str:
     """What the user wrote, to begin an error with: `--teacher best.pt` or `pretrained=best.pt`."""
-    return f"{argument}{value}" if argument.endswith("=") else f"{argument} {value}"
+    text = str(value) if str(value).isprintable() else repr(str(value))  # a path may hold a line break
+    return f"{argument}{text}" if argument.endswith("=") else f"{argument} {text}"
 
 
 def one_line(message: object) -> str:

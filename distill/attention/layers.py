@@ -50,7 +50,7 @@ class LayerInfo:
 
 @dataclass(frozen=True)
 class Anatomy:
-    """The parts of a network that roles are derived from: module names of the head's inputs and of the backbone's blocks.
+    """The parts that roles are derived from: module names of the head's inputs and of the backbone's blocks.
 
     The order carries no meaning for the head (strides are measured); the backbone's is the order of execution.
     """

@@ -33,9 +33,7 @@ class Pair:
         return f"at_{self.name}"
 
 
-def pair_layers(
-    student: Sequence[LayerInfo], teacher: Sequence[LayerInfo], patterns: Sequence[str] = ()
-) -> list[Pair]:
+def pair_layers(student: Sequence[LayerInfo], teacher: Sequence[LayerInfo], patterns: Sequence[str] = ()) -> list[Pair]:
     """Pairs from what the user wrote; by role and measured stride, never by index.
 
     A pattern is a role (`P3`), a number (`16` for `model.16`), a dotted name or a glob, meant for both networks, or
@@ -75,8 +73,8 @@ def _common_roles(student: Sequence[LayerInfo], teacher: Sequence[LayerInfo]) ->
         if shared := [role for role in mine if role in theirs and role.startswith(letter)]:
             return shared
     raise InputError(
-        f"teacher and student share no level (student {', '.join(mine) or 'none'}; teacher {', '.join(theirs) or 'none'}): "
-        f"name the pairs with --layers student:teacher"
+        f"teacher and student share no level (student {', '.join(mine) or 'none'}; "
+        f"teacher {', '.join(theirs) or 'none'}): name the pairs with --layers student:teacher"
     )
 
 

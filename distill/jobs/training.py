@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +95,12 @@ def resolved(config: str | None, values: Mapping[str, Any]) -> tuple[Settings, d
     """Our settings and the trainer's arguments, from a config file and the values that override it."""
     ours, theirs = split(read_config(config)) if config else ({}, {})
     mine, trainers = split(values)
-    return settings_from({**ours, **mine}), {**theirs, **trainers}
+    settings = settings_from({**ours, **mine})
+    if settings.data == "scenes":
+        from distill.scenes import scenes_data
+
+        settings = replace(settings, data=str(scenes_data()))
+    return settings, {**theirs, **trainers}
 
 
 def command_line() -> str:

@@ -21,7 +21,7 @@ def l2(difference: Tensor) -> Tensor:
 
 
 def squared(difference: Tensor) -> Tensor:
-    """||A_S - A_T||_2^2 = 2 (1 - cos) for unit maps, in [0, 2] for energy maps whatever the resolution. (B, N) -> (B,)."""
+    """||A_S - A_T||_2^2, for unit maps 2 (1 - cos), in [0, 2] whatever the resolution. (B, N) -> (B,)."""
     return difference.square().sum(dim=1)
 
 
@@ -56,24 +56,22 @@ class AttentionTerm:
         return tuple(pair.student for pair in self.pairs), tuple(pair.teacher for pair in self.pairs)
 
     def __call__(self, student: View, teacher: View, batch: Batch) -> dict[str, Reading]:
-        mine: dict[tuple[str, str], AttentionMap] = {}
         readings = {}
         for pair in self.pairs:
-            for view, layer in ((student, pair.student), (teacher, pair.teacher)):
-                key = ("student" if view is student else "teacher", layer)
-                if key not in mine:  # a layer that serves several pairs is summed once
-                    mine[key] = AttentionMap.read(view.features[layer], layer, pair.kind, self.p)
-            a, b = meet(mine["student", pair.student], mine["teacher", pair.teacher])
-            if pair.kind == "energy":
-                a, b = a.unit(), b.unit()
-            else:
-                a, b = a.values.flatten(1), b.values.flatten(1)
+            mine = AttentionMap.read(student.features[pair.student], pair.student, pair.kind, self.p)
+            theirs = AttentionMap.read(teacher.features[pair.teacher], pair.teacher, pair.kind, self.p)
+            a, b = (compared(m) for m in meet(mine, theirs))  # (B, N) each
             with torch.no_grad():
                 cosine = torch.cosine_similarity(a, b, dim=1).mean()
                 distance = torch.linalg.vector_norm(a - b, dim=1).mean()
             loss = pair.weight * self._distance(a - b).mean()
             readings[pair.column] = Reading(loss, {f"cos_{pair.name}": cosine, f"dist_{pair.name}": distance})
         return readings
+
+
+def compared(attention: AttentionMap) -> Tensor:
+    """What enters the distance, (B, prod S): energy maps with norm 1 (only their shape counts), gates as they are."""
+    return attention.unit() if attention.kind == "energy" else attention.values.flatten(1)
 
 
 def meet(a: AttentionMap, b: AttentionMap) -> tuple[AttentionMap, AttentionMap]:

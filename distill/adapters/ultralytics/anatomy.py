@@ -7,13 +7,13 @@ from copy import deepcopy
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from distill.attention.layers import Anatomy, LayerInfo, describe
 from distill.teacher import Teacher
 
 
-def anatomy(model: nn.Module) -> Anatomy:
+def anatomy(model: Any) -> Anatomy:
     """What the head reads (`head.f`, whose order means nothing) and the blocks listed under `backbone:` in its yaml."""
     head = model.model[-1]
     sources = [head.f] if isinstance(head.f, int) else list(head.f)
@@ -21,24 +21,24 @@ def anatomy(model: nn.Module) -> Anatomy:
     return Anatomy(inputs, tuple(f"model.{i}" for i in range(len(model.yaml["backbone"]))))
 
 
-def layers_of(model: nn.Module, imgsz: int) -> list[LayerInfo]:
+def layers_of(model: Any, imgsz: int) -> list[LayerInfo]:
     """Every layer with its measured shape, stride and roles, for square images of `imgsz` pixels."""
     parameter = next(model.parameters())
     images = torch.zeros(1, channels_of(model), imgsz, imgsz, device=parameter.device, dtype=parameter.dtype)
     return describe(model, images, anatomy(model))
 
 
-def channels_of(model: nn.Module) -> int:
+def channels_of(model: Any) -> int:
     """Input channels: 3 for colour images."""
     return int(model.yaml.get("channels", 3))
 
 
-def stride_of(model: nn.Module) -> int:
+def stride_of(model: Any) -> int:
     """What image sides must be multiples of; 1 where the network takes any size (classification)."""
     return int(torch.as_tensor(getattr(model, "stride", 32)).max())
 
 
-def build_teacher(module: nn.Module, layers: Sequence[str], size: int | None = None) -> Teacher:
+def build_teacher(module: Any, layers: Sequence[str], size: int | None = None) -> Teacher:
     """A frozen copy of `module`, cut behind the deepest layer that is read and with its BatchNorms folded in.
 
     The copy keeps every name in `layers`. A layer inside the head needs the whole network, unfolded: folding removes

@@ -79,7 +79,7 @@ def _find(path: str, where: str) -> Path:
     """The file on this machine, absolute; links are not followed, as their targets may lack the suffix."""
     if "://" in path:
         raise InputError(f"{where}: an address; download the file and give its path")
-    file = Path(path).expanduser()
+    file = Path(os.path.expanduser(path))
     if os.path.isdir(file):
         inside = sorted(str(f.relative_to(file)) for p in ("*.pt", "weights/*.pt") for f in file.glob(p))
         raise InputError(f"{where}: a folder; give the .pt file{f' in it, {inside[0]}' if inside else ''}")
@@ -126,7 +126,7 @@ def _load(file: Path, where: str, trust: bool) -> dict[str, Any]:
         with suppress(Exception):
             refused = [] if trust else sorted(torch.serialization.get_unsafe_globals_in_checkpoint(file))
         if refused:
-            listed = ", ".join(refused[:3]) + (", ..." if len(refused) > 3 else "")
+            listed = one_line(", ".join(refused[:3])) + (", ..." if len(refused) > 3 else "")
             reason = f"names {listed}, which no checkpoint of Ultralytics' does, and was not loaded; {TRUST}"
         else:
             reason = f"not an Ultralytics checkpoint ({one_line(error)})"

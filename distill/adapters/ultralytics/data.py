@@ -7,6 +7,7 @@ ndjson listings. A file that it ships may do so; anything else needs the user's 
 from __future__ import annotations
 
 import glob
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,7 @@ def read_data(data: str | Path, task: str, trust: bool = False) -> dict[str, Any
     try:
         resolved = check_det_dataset(found)
     except Exception as error:  # its checks raise five kinds, its downloads any
-        raise InputError(f"{where}: {one_line(str(error).splitlines()[0] if str(error) else error)}") from error
+        raise InputError(f"{where}: {_reason(error)}") from error
     for key in LISTS:
         paths = resolved[key] if isinstance(resolved[key], list) else [resolved[key]]
         for path in map(Path, paths):
@@ -67,7 +68,7 @@ def read_data(data: str | Path, task: str, trust: bool = False) -> dict[str, Any
 
 def find_data_yaml(text: str, where: str) -> Path:
     """The yaml that Ultralytics will read for this name, path or folder. Raises InputError when there is none."""
-    local = Path(text).expanduser()
+    local = Path(os.path.expanduser(text))
     if local.is_dir():
         try:
             return find_dataset_yaml(local).absolute()
@@ -130,7 +131,7 @@ def _check_names(names: list[Any] | dict[Any, Any], where: str) -> None:
 
 def _classes(text: str, where: str, trust: bool) -> dict[str, Any]:
     """A classification dataset: a folder with train/ and val/ or test/, in each a folder per class."""
-    folder = next((f for f in (Path(text).expanduser(), DATASETS_DIR / text) if f.is_dir()), None)
+    folder = next((f for f in (Path(os.path.expanduser(text)), DATASETS_DIR / text) if f.is_dir()), None)
     if folder is None and Path(text).is_file() and not _is_remote(text):
         raise InputError(f"{where}: a file; classification takes the folder that holds train/ and val/")
     if folder is None and text not in CLASSIFY and not _is_remote(text):
@@ -141,7 +142,7 @@ def _classes(text: str, where: str, trust: bool) -> dict[str, Any]:
     try:
         resolved = check_cls_dataset(str(folder or text))
     except Exception as error:  # as above
-        raise InputError(f"{where}: {one_line(str(error).splitlines()[0] if str(error) else error)}") from error
+        raise InputError(f"{where}: {_reason(error)}") from error
     if not resolved["names"]:
         raise InputError(f"{where}: no folders in train/; each class needs one with its images")
     held_out = resolved["val"] or resolved["test"]
@@ -150,6 +151,13 @@ def _classes(text: str, where: str, trust: bool) -> dict[str, Any]:
     for path in (resolved["train"], held_out):
         _need_images(Path(path), f"{where}: {path}", "put its images there, a folder for each class")
     return resolved
+
+
+def _reason(error: Exception) -> str:
+    """The first line of Ultralytics' complaint: the others name its own settings file."""
+    first = one_line(next(iter(str(error).splitlines()), type(error).__name__))
+    missing = first.rpartition("missing path ")[2] if "missing path" in first else ""
+    return f"'val:' is {missing}, which does not exist; correct 'val:' or 'path:'" if missing else first
 
 
 def _need_images(path: Path, subject: str, remedy: str) -> None:

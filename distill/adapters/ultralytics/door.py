@@ -1,4 +1,4 @@
-"""What the rest of the package uses of this adapter. Import it through `distill.loading`, which prepares the environment."""
+"""What the rest of the package uses of this adapter; import it through `distill.loading`, which prepares for it."""
 
 from distill.adapters.ultralytics.plan import Plan, plan
 from distill.adapters.ultralytics.runs import doctor, resume, train

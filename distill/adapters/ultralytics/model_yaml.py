@@ -7,6 +7,7 @@ layers here, unless the file is Ultralytics' own. Ultralytics limits them only w
 from __future__ import annotations
 
 import ast
+import os
 import re
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
@@ -53,7 +54,7 @@ def read_model_yaml(path: str | Path, argument: str, trust: bool = False) -> Mod
     """
     where = given(argument, path)
     file = _find(str(path), where)
-    path = str(file.absolute()) if Path(path).expanduser().is_file() else str(path)
+    path = os.path.abspath(file) if os.path.isfile(os.path.expanduser(path)) else str(path)
     try:
         yaml = tasks.yaml_model_load(path)
     except Exception as error:  # of the YAML parser, of the file system
@@ -68,6 +69,8 @@ def read_model_yaml(path: str | Path, argument: str, trust: bool = False) -> Mod
     nc, channels = yaml.get("nc"), yaml.get("channels", 3)
     if not all(isinstance(n, int) and n > 0 for n in (nc, channels)):
         raise InputError(f"{where}: 'nc' (number of classes) and 'channels' must be whole numbers above 0")
+    if task == "pose" and not yaml.get("kpt_shape"):
+        raise InputError(f"{where}: no 'kpt_shape', which pose needs, such as [17, 3]")
     if not shipped(file):
         _try(yaml, where)
     return ModelYaml(path, task, family, yaml, channels, nc)
@@ -97,7 +100,7 @@ def _find(path: str, where: str) -> Path:
         raise InputError(f"{where}: an address; download the file and give its path")
     if not path.lower().endswith(SUFFIXES):
         raise InputError(f"{where}: not a model description, whose name ends in .yaml")
-    local = Path(path).expanduser()
+    local = Path(os.path.expanduser(path))
     if local.is_file():
         return local
     p6 = re.sub(r"^(yolov[58])([nsmlx])6$", r"\1\2-p6", Path(path).stem)  # yolov8n6 has become yolov8n-p6
@@ -153,7 +156,7 @@ def _try(yaml: Mapping[str, Any], where: str) -> None:
     """Build the layers without memory or random numbers, to meet a mistake before a run folder exists."""
     scales, scale = yaml.get("scales"), yaml.get("scale")
     if isinstance(scales, dict) and scale and scale not in scales:
-        raise InputError(f"{where}: has no scale '{scale}', only {', '.join(map(str, scales))}")
+        raise InputError(f"{where}: has no scale '{scale}', only {one_line(', '.join(map(str, scales)))}")
     plain = {**deepcopy(dict(yaml)), "activation": None}  # a failing build would leave the activation behind
     try:
         with torch.device("meta"):

@@ -43,7 +43,9 @@ def check_pickle(file: Path, where: str) -> None:
         if name.startswith(("ultralytics.", "torch.nn.modules.")) and not name.endswith(".IterableSimpleNamespace")
     )  # the namespace holds a run's arguments, and is the one class of theirs that is pickled as a call
     if built:
-        raise InputError(f"{where}: constructs {', '.join(built)} while it is read, as no checkpoint does; {TRUST}")
+        raise InputError(
+            f"{where}: constructs {one_line(', '.join(built))} while it is read, as no checkpoint does; {TRUST}"
+        )
 
 
 def _instead_of_a_checkpoint(file: Path) -> str:

@@ -1,4 +1,4 @@
-"""From what the user asked to a trainer that is ready to be made; every refusal happens here, before anything is written."""
+"""From what the user asked to a trainer ready to be made; every refusal happens here, before anything is written."""
 
 from __future__ import annotations
 
@@ -25,7 +25,6 @@ from distill.attention.pairs import Pair, pair_layers
 from distill.config import Settings
 from distill.errors import InputError
 from distill.modes import same_randomness
-from distill.scenes import scenes_data
 
 MODELS: dict[tuple[str, str], type[nn.Module]] = {  # by family and task
     ("yolo", "detect"): tasks.DetectionModel,
@@ -75,13 +74,13 @@ def plan(settings: Settings, arguments: Mapping[str, Any], command: str) -> Plan
     student_file = _with_suffix(settings.student)
     is_yaml = Path(student_file).suffix.lower() in (".yaml", ".yml")
     task = _peek(student_file, is_yaml, settings.trust)
-    file = str(scenes_data()) if settings.data == "scenes" else settings.data
-    data = read_data(file, task, settings.trust)
+    data = read_data(settings.data, task, settings.trust)
+    file = str(Path(settings.data).absolute()) if Path(settings.data).exists() else settings.data
     student = _student(student_file, is_yaml, data, settings.trust)
     own = {
         **settings.as_dict(),
         "student": student.file,
-        "data": settings.data,
+        "data": file,
         "pairs": [],
         "weights": {},
         "command": command,
@@ -164,7 +163,9 @@ def _pairs(
 
 def _table(pairs: list[Pair], student: list[LayerInfo], teacher: list[LayerInfo]) -> tuple[str, ...]:
     sides = {layer.name: layer for layer in student}, {layer.name: layer for layer in teacher}
-    rows = [("pair", "student layer", "shape", "stride", "teacher layer", "shape", "stride", "weight")]
+    rows: list[tuple[str, ...]] = [
+        ("pair", "student layer", "shape", "stride", "teacher layer", "shape", "stride", "weight")
+    ]
     for pair in pairs:
         row = [pair.column]
         for side, name in zip(sides, (pair.student, pair.teacher), strict=True):

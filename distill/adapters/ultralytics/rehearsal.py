@@ -110,7 +110,7 @@ def step_cost(trainer: Any, batch: dict[str, Any], wrapped: nn.Module) -> float:
     return best["ours"] / best["plain"]
 
 
-def validate(trainer: Any, module: nn.Module, imgsz: int | None = None) -> dict[str, float]:
+def validate(trainer: Any, module: Any, imgsz: int | None = None) -> dict[str, float]:
     """Ultralytics' own metrics of a copy of `module` on the validation set, at `imgsz` where it is not the trainer's.
 
     On every rank at once: Ultralytics gathers the statistics. Ranks above 0 get an empty mapping.
@@ -125,8 +125,8 @@ def validate(trainer: Any, module: nn.Module, imgsz: int | None = None) -> dict[
 
 
 @torch.no_grad()
-def compare(trainer: Any, module: nn.Module, distiller: Distiller) -> dict[str, float]:
-    """Each pair's cosine and distance on validation images, `module` (on the device) in eval mode: means over images."""
+def compare(trainer: Any, module: Any, distiller: Distiller) -> dict[str, float]:
+    """Each pair's cosine and distance on validation images, with `module` in eval mode: means over images."""
     validator = trainer.get_validator()
     validator.device = trainer.device
     student = deepcopy(module).float().eval().to(trainer.device)
@@ -143,7 +143,7 @@ def compare(trainer: Any, module: nn.Module, distiller: Distiller) -> dict[str, 
     return {name: value / images for name, value in totals.items()}
 
 
-def profile(module: nn.Module, imgsz: int, repeats: int = 5) -> dict[str, float]:
+def profile(module: Any, imgsz: int, repeats: int = 5) -> dict[str, float]:
     """Parameters, GFLOPs for one image, and the median time of a forward pass on the CPU (batch 1, folded), in ms."""
     network = deepcopy(module).float().cpu().eval()
     parameters = sum(p.numel() for p in network.parameters())
@@ -163,5 +163,3 @@ def profile(module: nn.Module, imgsz: int, repeats: int = 5) -> dict[str, float]
 def _wait(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-
-

@@ -140,5 +140,3 @@ def _drop_if_empty(folder: Path, new: bool) -> bool:
         return False
     shutil.rmtree(folder, ignore_errors=True)
     return True
-
-

@@ -64,7 +64,7 @@ class Session:
         return cls(distiller, proof)
 
     def end(self, trainer: Any, folder: Path) -> None:
-        """Measure the trained student as Ultralytics saved it, and complete the manifest; `folder` is its last place."""
+        """Measure the student as Ultralytics saved it and complete the manifest; `folder` is where it will lie."""
         file = trainer.best if trainer.best.exists() else trainer.last
         student = read_checkpoint(file, "the trained student", True).module
         imgsz = trainer.args.imgsz
@@ -83,15 +83,13 @@ class Session:
 class WithTeacher(nn.Module):
     """Student and teacher as one module, for AutoBatch to measure: the forward runs both."""
 
-    def __init__(self, student: nn.Module, teacher: Teacher) -> None:
+    def __init__(self, student: Any, teacher: Teacher) -> None:
         super().__init__()
         self.student = student
-        self.teacher_module = teacher.module
-        object.__setattr__(self, "teacher", teacher)
+        self.teacher = teacher
         self.yaml = student.yaml
 
     def forward(self, images: torch.Tensor) -> Any:
-        self.teacher_module.eval()
         self.teacher(images)
         return self.student(images)
 

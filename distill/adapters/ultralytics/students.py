@@ -12,7 +12,7 @@ from distill.errors import InputError
 from distill.modes import same_randomness
 
 
-def is_pruned(module: nn.Module) -> bool:
+def is_pruned(module: Any) -> bool:
     """Do the weights differ in name or shape from the network that the module's own yaml describes?"""
     with same_randomness():
         described = type(module)(deepcopy(module.yaml), ch=channels_of(module), nc=len(module.names), verbose=False)
@@ -20,7 +20,7 @@ def is_pruned(module: nn.Module) -> bool:
     return shapes != {name: tensor.shape for name, tensor in module.state_dict().items()}
 
 
-def adopted(weights: nn.Module, data: dict[str, Any], args: Any) -> nn.Module | None:
+def adopted(weights: Any, data: dict[str, Any], args: Any) -> nn.Module | None:
     """The module itself, made trainable, when it is pruned; None when Ultralytics can rebuild it from its yaml.
 
     Raises InputError when the data has another number of classes: only a rebuilt head could take it.

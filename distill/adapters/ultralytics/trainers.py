@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 from ultralytics.models.rtdetr.train import RTDETRTrainer
@@ -25,6 +25,11 @@ from distill.adapters.ultralytics.wrapper import TOTAL, DistillingModule
 from distill.modes import same_randomness
 from distill.records import keep_epochs
 
+if TYPE_CHECKING:
+    from ultralytics.engine.trainer import BaseTrainer as Base
+else:  # the task's trainer stands behind the mixin
+    Base = object
+
 KEY = "distill"  # the one argument of ours on `trainer.args`: a plain dict, which survives resume and DDP's children
 STAGING = ".weights"  # checkpoints are written here and renamed into weights/
 
@@ -33,7 +38,7 @@ class _Complete(Exception):
     """All epochs of a resumed run are done; only the end is missing."""
 
 
-class DistillationMixin:
+class DistillationMixin(Base):
     """What a task's trainer gains: a teacher read beside the student, the proof, and checkpoints that appear whole.
 
     Without a teacher in its settings it trains plainly. It overrides documented methods only, and each calls the
@@ -41,6 +46,10 @@ class DistillationMixin:
     """
 
     per_image = True  # the task's loss is multiplied by the batch size
+    model: Any  # of Ultralytics' own attributes, those that are set here too
+    wdir: Path
+    last: Path
+    best: Path
 
     def __init__(self, cfg: Any = DEFAULT_CFG, overrides: dict[str, Any] | None = None, _callbacks: Any = None) -> None:
         overrides = dict(overrides or {})
@@ -66,7 +75,7 @@ class DistillationMixin:
 
     def get_validator(self) -> Any:
         """The validator does not know our key either."""
-        own = vars(self.args).pop(KEY, None)
+        own = self.args.__dict__.pop(KEY, None)
         try:
             return super().get_validator()
         finally:
@@ -151,7 +160,9 @@ class DistillationMixin:
         if prefix == "train" or not self.own.get("teacher"):
             return items
         ours = {f"{prefix}/{name}" for name in (TOTAL, *(f"at_{pair['name']}" for pair in self.own["pairs"]))}
-        return [i for i in items if i not in ours] if loss_items is None else {k: items[k] for k in items if k not in ours}
+        return (
+            [i for i in items if i not in ours] if loss_items is None else {k: items[k] for k in items if k not in ours}
+        )
 
     def save_metrics(self, metrics: dict[str, float]) -> None:
         """Adds each pair's mean cosine over the epoch to results.csv."""

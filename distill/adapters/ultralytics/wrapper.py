@@ -37,7 +37,7 @@ class DistillingModule(nn.Module):
         self.seen = 0
 
     def forward(self, x: Any, *args: Any, **kwargs: Any) -> Any:
-        """A training batch (dict) gives (loss vector, dict of detached losses); all else is the student's own answer."""
+        """A training batch (dict) gives (loss vector, dict of detached losses); all else passes through."""
         if not (self.training and isinstance(x, dict)):
             return self.module(x, *args, **kwargs)
         student = unwrap_model(self.module)
