@@ -54,6 +54,10 @@ class Teacher:
             self._run(self.module, images)
             return taps.read()
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Teacher:
+        """Itself: it never changes, so a copy of whatever holds it can share it."""
+        return self
+
     def to(self, device: torch.device | str) -> Teacher:
         """The same teacher, moved."""
         self.module.to(device)

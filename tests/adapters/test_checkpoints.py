@@ -100,9 +100,9 @@ def clutter(tmp_path: Path, good: Path) -> Path:
     for name in ("export.onnx", "export.engine", "yolov5n.pt", "it's.pt"):
         (tmp_path / name).write_bytes(whole)
     model, weights = network(), network().state_dict()
-    contents = {"list": [1, 2], "tensor": torch.zeros(3), "stateless": {"epoch": 3}, "plain": {"model": nn.Conv2d(1, 1, 1)}}
-    contents |= {"weights": weights, "weights2": {"model": weights}, "layers": {"model": nn.Sequential(nn.ReLU())}}
-    contents |= {"quantized": {"model": model, "modelopt": {"a": 1}}}
+    contents = {"list": [1, 2], "tensor": torch.zeros(3), "stateless": {"epoch": 3}}
+    contents |= {"plain": {"model": nn.Conv2d(1, 1, 1)}, "weights": weights, "weights2": {"model": weights}}
+    contents |= {"layers": {"model": nn.Sequential(nn.ReLU())}, "quantized": {"model": model, "modelopt": {"a": 1}}}
     for name, content in contents.items():
         torch.save(content, tmp_path / f"{name}.pt")
     torch.save({"model": model}, tmp_path / "old.pt", _use_new_zipfile_serialization=False)

@@ -40,8 +40,9 @@ def attacks(mark: Path) -> Iterator[tuple[str, Calls]]:
     yield "posix.system", Calls(os.system, f"touch {mark}")
     yield "builtin", Calls(builtins.eval, f"exec({touch!r})")
     yield "builtin", Calls(builtins.exec, touch)
-    yield "commands.call", Calls(subprocess.call, [sys.executable, "-c", touch])  # its name in Python 2, as torch writes
-    yield "commands.call", Calls(subprocess.call, [sys.executable, "-m", "pip", "install", "--target", str(mark), "six"])
+    pip = [sys.executable, "-m", "pip", "install", "--target", str(mark), "six"]
+    yield "commands.call", Calls(subprocess.call, [sys.executable, "-c", touch])  # as Python 2 called it
+    yield "commands.call", Calls(subprocess.call, pip)
     yield "check_requirements", Calls(check_requirements, "a-package-of-an-attacker")
     yield "torch.hub", Calls(torch.hub.load, str(mark.parent), "anything", "x", True, False)
 
@@ -93,7 +94,7 @@ def test_trust_loads_an_unusual_class(tmp_path: Path) -> None:
     model = network(activation="compile('1', '', 'eval') and torch.nn.ReLU()")
     model.model[1].__class__ = Odd
     torch.save({"model": model}, tmp_path / "odd.pt")
-    assert "test_inputs.Odd" in teacher(tmp_path / "odd.pt")
+    assert "test_trust.Odd" in teacher(tmp_path / "odd.pt")
     assert isinstance(read_checkpoint(tmp_path / "odd.pt", "--teacher", trust=True).module.model[1], Odd)
 
 

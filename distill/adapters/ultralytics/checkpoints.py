@@ -58,7 +58,7 @@ def read_checkpoint(path: str | Path, argument: str, trust: bool = False) -> Che
     if not trust:
         check_pickle(file, where)
     content = _load(file, where, trust)
-    module = _network(content, where)
+    module: Any = _network(content, where)
     task, family = kind_of(type(module.model[-1]), where, type(module))
     if not trust:
         check_architecture(module.yaml, f"{where}: the architecture in it")
@@ -119,7 +119,8 @@ def _download(name: str, where: str) -> Path:
 
 def _load(file: Path, where: str, trust: bool) -> dict[str, Any]:
     try:
-        return torch_safe_load(file, safe_only=not trust)[0]
+        content: dict[str, Any] = torch_safe_load(file, safe_only=not trust)[0]
+        return content
     except Exception as error:  # a file may raise anything
         # What the loader allowed is registered by now, so that what is left is what it refused.
         refused: list[str] = []
@@ -153,7 +154,7 @@ def _drop_hooks(module: nn.Module) -> None:
         part.__dict__.update({key: value for key, value in vars(nn.Module()).items() if "hook" in key})
 
 
-def _complete(module: nn.Module, file: Path, task: str, content: dict[str, Any]) -> None:
+def _complete(module: Any, file: Path, task: str, content: dict[str, Any]) -> None:
     """What `load_checkpoint` does to the module of an older file, so that it runs under this version."""
     module.float().eval()
     arguments = content.get("train_args")

@@ -106,9 +106,8 @@ def _find(path: str, where: str) -> Path:
     p6 = re.sub(r"^(yolov[58])([nsmlx])6$", r"\1\2-p6", Path(path).stem)  # yolov8n6 has become yolov8n-p6
     name = str(Path(path).with_name(p6 + Path(path).suffix))
     unified = re.sub(r"(\d+)([nslmx])(.+)?$", r"\1\3", name)  # yolo11n.yaml -> yolo11.yaml, as Ultralytics has it
-    if found := check_yaml(name, hard=False) or check_yaml(unified, hard=False):
-        if Path(found).is_file():
-            return Path(found)
+    if (found := check_yaml(name, hard=False) or check_yaml(unified, hard=False)) and Path(found).is_file():
+        return Path(found)
     near = [f.name for folder in (local.parent, *(ROOT / "cfg/models").iterdir()) for f in folder.glob("*.y*ml")]
     raise InputError(f"{where}: no such file{nearest(Path(unified).name, near)}")
 
@@ -143,7 +142,7 @@ def _layer(name: str) -> type[nn.Module] | None:
 def _is_activation(text: Any) -> bool:
     """Whether this is `nn.Name(...)` or `torch.nn.Name(...)` with literal arguments and a layer of torch's."""
     try:
-        call = ast.parse(str(text).strip(), mode="eval").body
+        call: Any = ast.parse(str(text).strip(), mode="eval").body
         for argument in (*call.args, *(keyword.value for keyword in call.keywords)):
             ast.literal_eval(argument)
         origin, _, name = ast.unparse(call.func).rpartition(".")

@@ -26,7 +26,7 @@ def check_pickle(file: Path, where: str) -> None:
     """Raise InputError if the file is no checkpoint, or would do more than restore a network while it is read."""
     try:
         archive = torch._C.PyTorchFileReader(str(file))  # torch.load's own reader, so both see the same record
-        if archive.has_record("constants.pkl"):
+        if "constants.pkl" in archive.get_all_records():
             raise InputError(f"{where}: a TorchScript export, which cannot be trained; give the .pt it was made from")
         pickled = archive.get_record("data.pkl")
     except RuntimeError as error:
@@ -97,15 +97,13 @@ class _Rehearsal(pickle.Unpickler):
 class _Called(type):
     """A class that notes when it is called. Restoring an object goes past this, straight to `__new__`."""
 
-    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+    def __call__(cls: Any, *args: Any, **kwargs: Any) -> Any:
         cls.calls.add(cls.__name__)
-        return cls.__new__(cls)
+        return object.__new__(cls)
 
 
 class _StandIn(metaclass=_Called):
     """Takes whatever a pickle does to an object it restores: a state, items, entries."""
-
-    calls: set[str]
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
         return object.__new__(cls)

@@ -70,6 +70,8 @@ def doctor(prepared: Plan) -> Sequence[object]:
     """The checks that precede training, on the real data, in a folder that vanishes. Nothing is trained."""
     with tempfile.TemporaryDirectory(prefix="distill-doctor-") as folder:
         overrides = {**prepared.overrides, "save_dir": folder, "plots": False, "val": True}
+        if "," in str(overrides.get("device")):  # several devices: one of them is enough to see
+            overrides["device"] = str(overrides["device"]).strip("[]()").split(",")[0]
         trainer = prepared.trainer(overrides=overrides)
         try:
             trainer._setup_train()

@@ -44,13 +44,15 @@ class Session:
         digest = sha256(checkpoint.path)
         if own.setdefault("teacher_sha256", digest) != digest:
             raise InputError(f"--teacher {own['teacher']}: the file changed since this run began")
-        distiller = _distiller(own, teacher_of(own, checkpoint).to(trainer.device))
+        teacher = teacher_of(own, checkpoint).to(trainer.device)
         batches = rehearsal.training_batches(trainer)
-        _agree_on_precision(own, distiller.teacher, batches[0]["img"][:4])
+        _agree_on_precision(own, teacher, batches[0]["img"][:4])
 
-        passes = rehearsal.passes(batches, distiller, trainer.per_image)
+        whole = _distiller(own, teacher, fraction=1.0)  # over a part of a batch the gradient's norm would be larger
+        passes = rehearsal.passes(batches, whole, trainer.per_image)
         fixed = own["weights"].get("attention", own["weight"])
-        proof = prove(distiller, rehearsal.student_copy(trainer), passes, own["share"], fixed)
+        proof = prove(whole, rehearsal.student_copy(trainer), passes, own["share"], fixed)
+        distiller = _distiller(own, teacher, own["teacher_fraction"])
         own["weights"] = distiller.weights = {name: _mean_over_ranks(w) for name, w in proof.weights.items()}
         _say("\n".join(map(str, proof.checks)))
         proof.raise_if_failed(forgive=("weight",) if own["weight"] == 0 else ())
@@ -100,10 +102,10 @@ def teacher_of(own: dict[str, Any], checkpoint: Checkpoint | None = None) -> Tea
     return build_teacher(checkpoint.module, [pair["teacher"] for pair in own["pairs"]], own["teacher_imgsz"])
 
 
-def _distiller(own: dict[str, Any], teacher: Teacher) -> Distiller:
+def _distiller(own: dict[str, Any], teacher: Teacher, fraction: float) -> Distiller:
     pairs = [Pair(**pair) for pair in own["pairs"]]
     term = AttentionTerm(pairs, own["p"], own["form"])
-    return Distiller(teacher, [term], {}, own["teacher_fraction"], own["seed"] + max(RANK, 0))
+    return Distiller(teacher, [term], {}, fraction, own["seed"] + max(RANK, 0))
 
 
 def _agree_on_precision(own: dict[str, Any], teacher: Teacher, images: torch.Tensor) -> None:

@@ -1,0 +1,128 @@
+"""What the benchmarks share: interleaved timing, memory of a fresh process, tables that name the machine, targets."""
+
+from __future__ import annotations
+
+import json
+import platform
+import re
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from distill.records import versions
+
+MB = 1 << 20
+
+
+def interleaved(runs: Mapping[str, Callable[[], Any]], rounds: int, device: torch.device) -> dict[str, list[float]]:
+    """Seconds of every run in every round. All run in each round, so that a busy minute of the machine hits all alike.
+
+    Each round starts with another run, or one of them would always follow the same neighbour. One round goes uncounted.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    names = list(runs)
+    for done in range(rounds + 1):
+        print(f"\rround {done}/{rounds}", end="", file=sys.stderr, flush=True)
+        for name in names[done % len(names) :] + names[: done % len(names)]:
+            wait(device)
+            start = time.perf_counter()
+            runs[name]()
+            wait(device)
+            if done:
+                seconds[name].append(time.perf_counter() - start)
+    print(file=sys.stderr)
+    return seconds
+
+
+def wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def ratio(seconds: Mapping[str, Sequence[float]], name: str, base: str) -> tuple[float, float, float]:
+    """Median over median, and the quartiles of the ratios within one round: the spread."""
+    each = [a / b for a, b in zip(seconds[name], seconds[base], strict=True)]
+    low, _, high = statistics.quantiles(each, n=4)
+    return statistics.median(seconds[name]) / statistics.median(seconds[base]), low, high
+
+
+class Memory:
+    """The most memory in use since `start`, above what was in use then, in bytes: this process's, or the GPU's."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+
+    def start(self) -> None:
+        self._before = self._read("VmRSS") if self.device.type == "cpu" else torch.cuda.memory_allocated(self.device)
+        if self.device.type == "cpu":
+            Path("/proc/self/clear_refs").write_text("5")  # the high-water mark falls to what is in use now
+        else:
+            torch.cuda.reset_peak_memory_stats(self.device)
+
+    def peak(self) -> int:
+        on_cpu = self.device.type == "cpu"
+        return (self._read("VmHWM") if on_cpu else torch.cuda.max_memory_allocated(self.device)) - self._before
+
+    def _read(self, field: str) -> int:
+        status = Path("/proc/self/status").read_text()
+        return int(re.findall(rf"{field}:\s+(\d+) kB", status)[0]) * 1024
+
+
+def fresh(arguments: Sequence[str]) -> float:
+    """The number that the calling script prints when it runs anew, in a process of its own, with these arguments."""
+    command = [sys.executable, sys.argv[0], *arguments]
+    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
+
+
+@dataclass(frozen=True)
+class Target:
+    """A promise: `value` at most (or, with `least`, at least) `limit`."""
+
+    name: str
+    value: float
+    limit: float
+    least: bool = False
+
+    @property
+    def met(self) -> bool:
+        return self.value >= self.limit if self.least else self.value <= self.limit
+
+    def __str__(self) -> str:
+        sign = ">=" if self.least else "<="
+        return f"{'PASS' if self.met else 'MISS'}  {self.name}: {self.value:.2f} {sign} {self.limit:.2f}"
+
+
+def machine(device: torch.device) -> str:
+    """Processor, threads and versions on one line: no figure means anything without them."""
+    found = versions()
+    info = Path("/proc/cpuinfo")
+    names = re.findall(r"model name\s*: (.*)", info.read_text()) if info.exists() else []
+    processor = torch.cuda.get_device_name(device) if device.type == "cuda" else (names or [platform.processor()])[0]
+    packages = f"torch {found['torch']}, ultralytics {found['ultralytics']}"
+    return f"{processor}, {torch.get_num_threads()} thread(s), {packages}"
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Columns under each other: the first flush left, numbers flush right."""
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    lines = []
+    for row in (header, *rows):
+        cells = [row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
+
+
+def conclude(targets: Sequence[Target], check: bool, file: str | None, found: dict[str, Any]) -> int:
+    """Print the targets, write the JSON, and give the exit code: 1 when one is missed and `check` is set."""
+    print("\n".join(map(str, targets)))
+    if file:
+        met = {target.name: {"value": target.value, "limit": target.limit, "met": target.met} for target in targets}
+        Path(file).write_text(json.dumps({**found, "targets": met}, indent=2) + "\n", encoding="utf-8")
+    return int(check and not all(target.met for target in targets))
