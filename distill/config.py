@@ -63,7 +63,7 @@ class Settings:
         need(0 < self.teacher_fraction <= 1, "teacher_fraction", "above 0, at most 1")
         need(self.teacher_imgsz is None or self.teacher_imgsz >= 32, "teacher_imgsz", "at least 32 pixels")
         need(self.teacher_precision in PRECISIONS, "teacher_precision", f"one of {', '.join(PRECISIONS)}")
-        need(self.seed >= 0, "seed", "a whole number from 0")
+        need(0 <= self.seed < 2**31, "seed", "a whole number from 0, below 2**31")  # NumPy takes no more than 32 bits
 
     def as_dict(self) -> dict[str, Any]:
         """Plain types only, for YAML and for the trainer's arguments."""
@@ -150,7 +150,7 @@ def _typed(key: str, value: Any) -> Any:
         if isinstance(value, bool) or (wanted is int and float(value) != int(float(value))):
             raise ValueError
         return wanted(float(value)) if wanted is int else wanted(value)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise InputError(f"{key}={value!r}: a {'whole number' if wanted is int else 'number'} is needed") from error
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -64,6 +65,7 @@ def prove(
 
     task_norms, term_norms = [], []
     checks: list[Check] = []
+    leak = False
     for number, run in enumerate(passes):
         try:
             task, step = run(student)
@@ -76,7 +78,7 @@ def prove(
         features = list(step.features.values())
         task_norms.append(gradient_norm(task, features))
         term_norms.append(gradient_norm(torch.stack(list(losses.values())).sum(), features))
-        leak = any(f.requires_grad for f in step.guide.values())
+        leak |= any(f.requires_grad for f in step.guide.values())
     broken = freeze_report(distiller.teacher.module, before) + (["its features carry gradients"] if leak else [])
     checks.insert(1, Check("teacher", not broken, "; ".join(broken) or "in eval, frozen, unmoved; no gradient enters"))
 
@@ -107,6 +109,8 @@ def _path(name: str, loss: Tensor, student: nn.Module, trainable: set[int]) -> C
     if not free:
         return Check(title, False, f"all {len(reached)} parameters before it are frozen: it cannot teach anything")
     norm = sum(g.float().square().sum().item() for g in grads if g is not None) ** 0.5
+    if not math.isfinite(norm):
+        return Check(title, False, f"the gradient of its loss ({loss.item():.4g}) into the student is {norm}")
     detail = f"loss {loss.item():.4g}, gradient {norm:.3g} into {len(free)} parameters"
     if len(free) < len(reached):
         return Check(title, True, f"{detail}; {len(reached) - len(free)} before it are frozen", warning=True)

@@ -17,8 +17,11 @@ def write_whole(path: Path, text: str) -> None:
     """Replace a file in one step: whoever reads it, at any moment, sees the old or the new one, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{os.getpid()}")
-    aside.write_text(text, encoding="utf-8")
-    os.replace(aside, path)
+    try:
+        aside.write_text(text, encoding="utf-8")
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)  # there only if something failed
 
 
 def write_settings(folder: Path, settings: dict[str, Any]) -> None:
@@ -47,21 +50,24 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def keep_epochs(table: Path, last: int) -> None:
-    """Drop the rows of `results.csv` behind epoch `last`, and a half-written one.
+    """Drop the rows of `results.csv` behind epoch `last` and a half-written one; of an epoch listed twice, the first.
 
     Ultralytics appends the row before it saves the checkpoint, so a run killed in between would list the epoch twice
-    once it is resumed.
+    once it is resumed. It writes the header with the first row, if there is no file: a table without one is removed.
     """
     if not table.is_file():
         return
-    header, *rows = table.read_text(encoding="utf-8").splitlines(keepends=True)
-    kept = []
+    header, *rows = table.read_text(encoding="utf-8").splitlines(keepends=True) or [""]
+    if not header.endswith("\n"):
+        table.unlink()
+        return
+    kept: dict[int, str] = {}
     for row in rows:
         cells = row.split(",")
         whole = row.endswith("\n") and len(cells) == len(header.split(","))
-        if whole and cells[0].strip().isdigit() and int(cells[0]) <= last:
-            kept.append(row)
-    write_whole(table, header + "".join(kept))
+        if whole and cells[0].strip().isdecimal() and int(cells[0]) <= last:
+            kept[int(cells[0])] = row
+    write_whole(table, header + "".join(kept.values()))
 
 
 def sha256(path: str | Path) -> str:

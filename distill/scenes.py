@@ -21,8 +21,8 @@ VERSION = 1  # part of the cache folder's name: raise it whenever a pixel or a l
 CLASSES = ("disc", "square", "triangle", "star", "cross", "moon")
 SPLITS = ("train", "val")
 CLUTTER = -1  # the kind of a shape that belongs to no class
-SIDES = (0.15, 0.45)  # longer side of a whole object's box, as a share of the image's side
-LEAST_VISIBLE = 0.5  # an object may lose the rest of its area to objects over it
+SIDES = (0.16, 0.45)  # longer side of a whole object's box, as a share of the image's side
+LEAST_VISIBLE = 0.6  # an object may lose the rest of its area to objects over it
 LEAN = 0.4  # radians to either side: turned without limit, shapes take a small network far longer to tell apart
 SQUARE = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]])
 FINE = 4  # shapes are drawn at this multiple of the resolution, then averaged: smooth edges
@@ -58,17 +58,22 @@ def make_scene(index: int, split: str = "train", seed: int = 0, size: int = 160)
     rng = np.random.default_rng([seed, SPLITS.index(split), index])
     image = _ground(rng, size)
     kinds = [*rng.integers(len(CLASSES), size=rng.integers(2, 6)), *[CLUTTER] * rng.integers(0, 4)]
-    classes, masks, areas = [], [], []
+    classes: list[int] = []
+    masks: list[np.ndarray] = []  # (size, size) bool each
+    areas: list[int] = []  # before anything lay over them
     for kind in rng.permutation(kinds):
         for _ in range(20):  # tries: a crowded scene goes without this shape
             cover = _cover(_outline(rng, kind), rng, size)
             shape = cover >= 0.5
             hidden = [mask & ~shape for mask in masks]
-            if _one_piece(shape) and all(_one_piece(m) and m.sum() >= LEAST_VISIBLE * a for m, a in zip(hidden, areas)):
+            seen = all(mask.sum() >= LEAST_VISIBLE * area for mask, area in zip(hidden, areas, strict=True))
+            if seen and all(map(_one_piece, [shape, *hidden])):
                 _paint(image, cover, rng)
                 masks = hidden
                 if kind != CLUTTER:
-                    classes, masks, areas = [*classes, kind], [*masks, shape], [*areas, shape.sum()]
+                    classes.append(kind)
+                    masks.append(shape)
+                    areas.append(shape.sum())
                 break
     return _labelled(_exposed(image, rng), np.array(classes, np.int64), np.array(masks))
 
@@ -97,13 +102,14 @@ def _outline(rng: np.random.Generator, kind: int) -> np.ndarray:
     if name == "triangle":
         return _polar(np.arange(3) * 2 * np.pi / 3 - np.pi / 2)
     if name == "star":
-        return _polar(np.arange(10) * np.pi / 5 - np.pi / 2, np.tile([1, 0.45], 5))
+        return _polar(np.arange(10) * np.pi / 5 - np.pi / 2, np.tile([1, 0.4], 5))
     if name == "cross":
         corner = np.array([[1, -0.33], [1, 0.33], [0.33, 0.33]])
         quarter = np.array([[0, 1], [-1, 0]])
         return np.concatenate([corner @ np.linalg.matrix_power(quarter, n) for n in range(4)])
     outer = _polar(np.linspace(0.25, 1.75, 40) * np.pi)  # moon: a disc without another disc through its two tips
-    return np.concatenate([outer, _polar(np.linspace(1.5, 0.5, 30) * np.pi, 0.707) + [0.707, 0]])
+    inner = _polar(np.linspace(1.5, 0.5, 30) * np.pi, 0.707) + np.array([0.707, 0])
+    return np.concatenate([outer, inner])
 
 
 def _polar(angle: np.ndarray, radius: np.ndarray | float = 1.0) -> np.ndarray:
@@ -160,7 +166,7 @@ def _paint(image: np.ndarray, cover: np.ndarray, rng: np.random.Generator) -> No
     part = np.s_[max(y - 8, 0) : y + height + 8, max(x - 8, 0) : x + width + 8]  # 8: as far as a shadow reaches
     below, cover = image[part], cover[part]
     colour = rng.uniform(20, 235, 3)
-    while np.abs(colour - below.mean((0, 1))).max() < 60:  # a shape that cannot be seen must not be asked for
+    while np.abs(colour - below.mean((0, 1))).max() < 70:  # a shape that cannot be seen must not be asked for
         colour = rng.uniform(20, 235, 3)
     shade = rng.uniform(10, 50) * (_ramp(rng, cover.shape) - 0.5) + 4 * _noise(rng, cover.shape, 8)
     if rng.random() < 0.3:
@@ -228,7 +234,7 @@ def _write_splits(part: Path, folder: Path, counts: dict[str, int], size: int, s
             path.mkdir(parents=True)
         for index in range(count):
             scene = make_scene(index, split, seed, size)
-            rows = [f"{k} {_numbers(p / size)}\n" for k, p in zip(scene.classes, scene.polygons)]
+            rows = [f"{k} {_numbers(p / size)}\n" for k, p in zip(scene.classes, scene.polygons, strict=True)]
             (labels / f"{index:05}.txt").write_text("".join(rows))
             _write_png(images / f"{index:05}.png", scene.image)
             _write_png(semantic / f"{index:05}.png", scene.semantic)

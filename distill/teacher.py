@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -78,16 +78,18 @@ class Teacher:
         precision (medians) and the least cosine. Call it before the first `use`: going down loses the low bits.
         """
         reference, full = self._timed(images, repeats)
-        weights = {name: tensor.clone() for name, tensor in self.module.state_dict().items()}
+        weights = {name: tensor.clone() for name, tensor in _state(self.module)}
         self.use("bfloat16")
         try:
             maps, low = self._timed(images, repeats)
-            cosine = min(_cosine(reference[layer], maps[layer]) for layer in self.layers)
+            cosines = [_cosine(reference[layer], maps[layer]) for layer in self.layers]
+            cosine = torch.tensor(cosines).min().item()  # NaN wherever one is NaN, which Python's min may pass over
         except RuntimeError:  # an operation without a bfloat16 kernel on this device
             cosine, low = float("nan"), float("nan")
         if not (cosine >= EQUAL and low < full):
             self.use("float32")
-            self.module.load_state_dict(weights)
+            for name, tensor in _state(self.module):
+                tensor.copy_(weights[name])
         return {"float32": full, "bfloat16": low, "cosine": cosine}
 
     def _timed(self, images: Tensor, repeats: int) -> tuple[dict[str, Tensor], float]:
@@ -108,6 +110,12 @@ class Teacher:
         if target == [height, width]:
             return images
         return F.interpolate(images, size=target, mode="bilinear", align_corners=False, antialias=True)
+
+
+def _state(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Parameters and buffers, those that no checkpoint keeps too."""
+    yield from ((name, parameter.detach()) for name, parameter in module.named_parameters())
+    yield from module.named_buffers()
 
 
 def _cosine(a: Tensor, b: Tensor) -> float:

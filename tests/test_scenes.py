@@ -23,7 +23,7 @@ def inside(polygon, height, width):
     """(H, W) bool: pixels whose centre lies in a polygon (K, 2), by counting the edges left of it. Not OpenCV's way."""
     x, y = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)
     odd = np.zeros((height, width), bool)
-    for (x1, y1), (x2, y2) in zip(polygon, np.roll(polygon, -1, 0)):
+    for (x1, y1), (x2, y2) in zip(polygon, np.roll(polygon, -1, 0), strict=True):
         if y1 != y2:
             odd ^= ((y1 <= y) != (y2 <= y)) & (x1 + (y - y1) * (x2 - x1) / (y2 - y1) < x)
     return odd
@@ -54,14 +54,14 @@ def test_types_and_shapes():
 
 def test_boxes_are_the_bounds_of_the_visible_masks(sample):
     for scene in sample:
-        for box, mask in zip(scene.boxes, scene.masks):
+        for box, mask in zip(scene.boxes, scene.masks, strict=True):
             y, x = np.nonzero(mask)
             assert box.tolist() == [x.min(), y.min(), x.max() + 1, y.max() + 1]
 
 
 def test_polygons_enclose_exactly_the_visible_masks(sample):
     for scene in sample[:20]:
-        for polygon, mask in zip(scene.polygons, scene.masks):
+        for polygon, mask in zip(scene.polygons, scene.masks, strict=True):
             assert np.array_equal(inside(polygon, *mask.shape), mask)
 
 
@@ -69,7 +69,7 @@ def test_masks_are_apart_and_make_the_semantic_image(sample):
     for scene in sample:
         assert scene.masks.sum(0).max() == 1
         expected = np.zeros_like(scene.semantic)
-        for kind, mask in zip(scene.classes, scene.masks):
+        for kind, mask in zip(scene.classes, scene.masks, strict=True):
             expected[mask] = kind + 1
         assert np.array_equal(scene.semantic, expected)
 
@@ -91,10 +91,9 @@ def test_every_class_many_scales_and_occlusion_occur(sample):
     boxes = np.concatenate([scene.boxes for scene in sample])
     sides = (boxes[:, 2:] - boxes[:, :2]).max(1) / 96
     assert sides.min() < 0.17 and sides.max() > 0.4
-    discs = [m for s in sample for m, k in zip(s.masks, s.classes) if CLASSES[k] == "disc"]
-    hulls = [cv2.convexHull(np.argwhere(mask).astype(np.int32)) for mask in discs]
-    hidden = [mask.sum() < 0.85 * cv2.contourArea(hull) for mask, hull in zip(discs, hulls)]
-    assert 0.02 < np.mean(hidden) < 0.6  # a whole disc fills its hull
+    grown = [np.array([cv2.dilate(m.astype(np.uint8), np.ones((3, 3))) for m in scene.masks]) for scene in sample]
+    touching = [masks.sum(0).max() > 1 for masks in grown]  # visible parts that meet: one lies over the other
+    assert 0.2 < np.mean(touching) < 0.95
 
 
 def test_colour_does_not_give_the_class_away(sample):
@@ -125,7 +124,7 @@ def test_a_written_folder_holds_what_was_made(tmp_path):
             assert np.array_equal(cv2.imread(f"{files[1]}.png", cv2.IMREAD_UNCHANGED), scene.semantic)
             rows = [line.split() for line in Path(f"{files[2]}.txt").read_text().splitlines()]
             assert [int(row[0]) for row in rows] == scene.classes.tolist()
-            for row, polygon in zip(rows, scene.polygons):
+            for row, polygon in zip(rows, scene.polygons, strict=True):
                 points = np.array(row[1:], float).reshape(-1, 2)
                 assert len(points) >= 3 and points.min() >= 0 and points.max() <= 1
                 assert np.allclose(points * 96, polygon, atol=1e-3)

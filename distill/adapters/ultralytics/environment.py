@@ -6,6 +6,8 @@ import importlib
 import inspect
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from distill.errors import InputError
@@ -41,6 +43,18 @@ def prepare(trust: bool = False) -> None:
         raise InputError(f"ultralytics {version} has no {missing}: {NEEDED}")
     if not tasks._SafeLoad.SUPPORTED:
         raise InputError('this torch cannot read checkpoints safely: pip install "torch>=2.6"')
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Ultralytics' log held back to errors: what is built only to be measured is no news."""
+    logger = importlib.import_module("ultralytics.utils").LOGGER
+    level = logger.level
+    logger.setLevel("ERROR")
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def shipped(file: str | Path) -> bool:

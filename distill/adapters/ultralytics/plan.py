@@ -12,6 +12,7 @@ from ultralytics.cfg import DEFAULT_CFG_DICT
 from ultralytics.nn import tasks
 
 from distill.adapters.ultralytics.anatomy import layers_of, stride_of
+from distill.adapters.ultralytics.environment import quiet
 from distill.adapters.ultralytics.inputs import (
     Checkpoint,
     check_ultralytics_settings,
@@ -130,7 +131,7 @@ def _student(file: str, is_yaml: bool, data: Mapping[str, Any], trust: bool) -> 
             raise InputError(f"--student {file}: its BatchNorms are folded, for inference only: use the unfolded .pt")
         return _Student(str(checkpoint.path), checkpoint.family, checkpoint.task, checkpoint.module)
     described = read_model_yaml(file, "--student", trust)
-    with same_randomness():
+    with same_randomness(), quiet():
         model = MODELS[described.family, described.task](
             str(described.path), ch=data.get("channels", 3), nc=data["nc"], verbose=False
         )

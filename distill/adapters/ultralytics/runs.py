@@ -12,6 +12,7 @@ from typing import Any
 
 from ultralytics.utils import LOGGER
 
+from distill.adapters.ultralytics.environment import TRUST
 from distill.adapters.ultralytics.inputs import check_ultralytics_settings, read_checkpoint, read_data
 from distill.adapters.ultralytics.plan import Plan, plan
 from distill.adapters.ultralytics.trainers import KEY, TRAINERS
@@ -52,6 +53,8 @@ def resume(path: str, device: str | None = None, trust: bool = False) -> Path:
     for name in ("pretrained", "distill_model"):
         if isinstance(arguments.get(name), str):
             read_checkpoint(arguments[name], f"{name}=", trust)
+    if arguments.get("augmentations") and not trust:
+        raise InputError(f"--resume {path}: it carries augmentations of its own, which are code: {TRUST}")
     read_data(str(arguments["data"]), raw.task, trust)
     if own.get("teacher"):
         read_checkpoint(own["teacher"], "--teacher", trust)

@@ -8,13 +8,14 @@ from typing import Any
 from torch import nn
 
 from distill.adapters.ultralytics.anatomy import channels_of
+from distill.adapters.ultralytics.environment import quiet
 from distill.errors import InputError
 from distill.modes import same_randomness
 
 
 def is_pruned(module: Any) -> bool:
     """Do the weights differ in name or shape from the network that the module's own yaml describes?"""
-    with same_randomness():
+    with same_randomness(), quiet():
         described = type(module)(deepcopy(module.yaml), ch=channels_of(module), nc=len(module.names), verbose=False)
     shapes = {name: tensor.shape for name, tensor in described.state_dict().items()}
     return shapes != {name: tensor.shape for name, tensor in module.state_dict().items()}
