@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import re
 import statistics
@@ -25,18 +26,20 @@ def interleaved(runs: Mapping[str, Callable[[], Any]], rounds: int, device: torc
     """Seconds of every run in every round. All run in each round, so that a busy minute of the machine hits all alike.
 
     Each round starts with another run, or one of them would always follow the same neighbour. One round goes uncounted.
+    On one CPU thread it is processor time, which other jobs on the machine do not lengthen; otherwise elapsed time.
     """
+    clock = time.process_time if device.type == "cpu" and torch.get_num_threads() == 1 else time.perf_counter
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     names = list(runs)
     for done in range(rounds + 1):
         print(f"\rround {done}/{rounds}", end="", file=sys.stderr, flush=True)
         for name in names[done % len(names) :] + names[: done % len(names)]:
             wait(device)
-            start = time.perf_counter()
+            start = clock()
             runs[name]()
             wait(device)
             if done:
-                seconds[name].append(time.perf_counter() - start)
+                seconds[name].append(clock() - start)
     print(file=sys.stderr)
     return seconds
 
@@ -78,7 +81,8 @@ class Memory:
 def fresh(arguments: Sequence[str]) -> float:
     """The number that the calling script prints when it runs anew, in a process of its own, with these arguments."""
     command = [sys.executable, sys.argv[0], *arguments]
-    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
+    own_pages = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"}  # or glibc keeps what is freed, by chance more or less
+    return float(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=own_pages).stdout.split()[-1])
 
 
 @dataclass(frozen=True)

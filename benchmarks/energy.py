@@ -49,7 +49,7 @@ def extra_memory(form: str, shape: tuple[int, ...], p: float, device: torch.devi
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=15, help="timed runs of each form")
+    parser.add_argument("--rounds", type=int, default=11, help="timed runs of each form")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu", help="cpu, or the number of a GPU")
     parser.add_argument("--json", metavar="FILE", help="write the figures there too")

@@ -70,14 +70,14 @@ class Distiller:
         Raises SilentTapError when a tapped layer of either network did not run.
         """
         chosen = self._choose(batch)
-        images = batch.images if chosen is None else batch.images[chosen]
-        step = Step(guide=self.teacher(images))
+        compared = batch if chosen is None else _part(batch, chosen)
+        step = Step(guide=self.teacher(compared.images))
         with self._tapped(student) as taps:
             yield step
             step.features = taps.read()
         mine = step.features if chosen is None else {name: f[chosen] for name, f in step.features.items()}
         for term in self.terms:
-            readings = term(View(mine), View(step.guide), replace(batch, images=images))
+            readings = term(View(mine), View(step.guide), compared)
             step.readings |= readings
             step.weights |= dict.fromkeys(readings, self.weights[term.name])
 
@@ -93,3 +93,14 @@ class Distiller:
             return None
         generator = torch.Generator().manual_seed(hash((self.seed, batch.epoch, batch.step)) % 2**63)
         return torch.randperm(total, generator=generator)[:count].sort().values.to(batch.images.device)
+
+
+def _part(batch: Batch, chosen: Tensor) -> Batch:
+    """The chosen images (sorted numbers) with their boxes, each box's image counted among the chosen."""
+    images = batch.images[chosen]
+    if batch.boxes is None or batch.classes is None or batch.box_image is None:
+        return replace(batch, images=images)
+    chosen = chosen.to(batch.box_image)
+    keep = torch.isin(batch.box_image, chosen)
+    box_image = torch.searchsorted(chosen, batch.box_image[keep]).to(chosen)
+    return replace(batch, images=images, boxes=batch.boxes[keep], classes=batch.classes[keep], box_image=box_image)

@@ -12,8 +12,10 @@ from torch import Tensor, nn
 from distill.distiller import Distiller, Step
 from distill.errors import ProofFailed, SilentTapError
 from distill.teacher import freeze_report
+from distill.terms.base import Reading
 from distill.weighting import gradient_norm, weight_for_share
 
+IDENTICAL = 1e-4  # distance of unit maps that rounding alone makes, between two memory formats of one network
 Pass = Callable[[nn.Module], tuple[Tensor, Step]]
 """Runs the student (train mode) on one batch inside `watch`; returns the task's loss per image and the step."""
 
@@ -74,7 +76,7 @@ def prove(
         losses = step.losses()
         if number == 0:
             checks.append(_taps(step))
-            checks += [_path(name, loss, student, trainable) for name, loss in losses.items()]
+            checks += [_path(name, reading, student, trainable) for name, reading in step.readings.items()]
         features = list(step.features.values())
         task_norms.append(gradient_norm(task, features))
         term_norms.append(gradient_norm(torch.stack(list(losses.values())).sum(), features))
@@ -92,20 +94,23 @@ def _taps(step: Step) -> Check:
     return Check("taps", True, f"{len(step.features)} student and {len(step.guide)} teacher layers fired")
 
 
-def _path(name: str, loss: Tensor, student: nn.Module, trainable: set[int]) -> Check:
+def _path(name: str, reading: Reading, student: nn.Module, trainable: set[int]) -> Check:
     """Does this pair's loss reach parameters of the student that train?"""
-    title = f"pair {name.removeprefix('at_')}"
+    pair, loss = name.removeprefix("at_"), reading.loss
+    title = f"pair {pair}"
     if not torch.isfinite(loss):
         return Check(title, False, f"its loss is {loss.item()}: a map is not finite")
     if not loss.requires_grad:
         return Check(title, False, "detached: its loss has no gradient into the student")
+    if f"dist_{pair}" in reading.figures and reading.figures[f"dist_{pair}"] < IDENTICAL:
+        return Check(title, False, f"the maps are identical (loss {loss.item():.4g}): there is nothing to learn")
     parameters = [p for p in student.parameters() if p.requires_grad]
     grads = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
     reached = [p for p, g in zip(parameters, grads, strict=True) if g is not None and bool(g.ne(0).any())]
     free = [p for p in reached if id(p) in trainable]
     if not reached:
-        why = "the maps are identical" if loss.item() == 0 else "detached"
-        return Check(title, False, f"the gradient of its loss ({loss.item():.4g}) into the student is zero: {why}")
+        why = "into the student is zero: detached, or a map of zeros"
+        return Check(title, False, f"the gradient of its loss ({loss.item():.4g}) {why}")
     if not free:
         return Check(title, False, f"all {len(reached)} parameters before it are frozen: it cannot teach anything")
     norm = sum(g.float().square().sum().item() for g in grads if g is not None) ** 0.5

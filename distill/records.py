@@ -6,11 +6,13 @@ import hashlib
 import json
 import os
 import platform
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
 
 SETTINGS, MANIFEST, TABLE = "distill.yaml", "manifest.json", "results.csv"
+OF_A_RUN = (SETTINGS, MANIFEST, TABLE, "args.yaml", "weights")  # what must never be of two runs
 
 
 def write_whole(path: Path, text: str) -> None:
@@ -50,7 +52,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def keep_epochs(table: Path, last: int) -> None:
-    """Drop the rows of `results.csv` behind epoch `last` and a half-written one; of an epoch listed twice, the first.
+    """Drop the rows of `results.csv` behind epoch `last` and half-written ones; an epoch listed twice keeps its last.
 
     Ultralytics appends the row before it saves the checkpoint, so a run killed in between would list the epoch twice
     once it is resumed. It writes the header with the first row, if there is no file: a table without one is removed.
@@ -68,6 +70,34 @@ def keep_epochs(table: Path, last: int) -> None:
         if whole and cells[0].strip().isdecimal() and int(cells[0]) <= last:
             kept[int(cells[0])] = row
     write_whole(table, header + "".join(kept.values()))
+
+
+def set_aside(folder: Path) -> None:
+    """Make room for a run in a folder that exists: it is renamed, so that nothing in it is lost before training begins.
+
+    `put_back` undoes it.
+    """
+    put_back(folder)  # of a run that was killed there
+    os.replace(folder, _aside(folder))
+
+
+def put_back(folder: Path) -> None:
+    """Bring back what was set aside: all of it if no run began, otherwise what is not replaced by the run's own."""
+    aside = _aside(folder)
+    if not aside.is_dir():
+        return
+    if not (folder / MANIFEST).exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(aside, folder)
+        return
+    for path in aside.iterdir():
+        if path.name not in OF_A_RUN and not (folder / path.name).exists():
+            os.replace(path, folder / path.name)
+    shutil.rmtree(aside)
+
+
+def _aside(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.before")
 
 
 def sha256(path: str | Path) -> str:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 Kind = Literal["energy", "gate"]
 PUBLISHED_EPS = 1e-8  # the paper's code adds this to the norm
+FAINT = 1e-30  # a map's largest value below which its gradient, of the order of 1 / value, may not fit float32
 CAST_CHANNELS = 16  # channels cast to float32 at a time where the processor cannot cast inside the reduction
 
 
@@ -53,11 +54,13 @@ def attention_map(features: Tensor, p: float = 2.0, eps: float = PUBLISHED_EPS) 
 def unit(values: Tensor) -> Tensor:
     """Each sample of `values` (B, *S) divided by its L2 norm, exactly, however small; a zero map stays zero.
 
-    The gradient is exact too, and zero (not NaN) for a zero map. The result does not change under scaling, so a
-    constant factor taken out first guards the squares against underflow and overflow without touching the gradient.
+    The gradient is exact too, and zero (not NaN or infinite) for a zero map and for one below `FAINT`. The result does
+    not change under scaling, so a constant factor taken out first guards the squares against underflow and overflow
+    without touching the gradient.
     """
     flat = values.flatten(1)  # (B, prod S)
     peak = flat.detach().abs().amax(dim=1, keepdim=True)
+    flat = torch.where(peak > FAINT, flat, flat.detach())
     flat = flat / torch.where(peak > 0, peak, 1.0)
     norm = torch.linalg.vector_norm(flat, dim=1, keepdim=True)
     return (flat / torch.where(norm > 0, norm, 1.0)).view_as(values)

@@ -25,7 +25,8 @@ class Taps:
     runs several times keeps its last output. One object may be entered again and again, and then uses the same hook
     functions each time: `torch.compile` burns those of the first call into its graph.
 
-    Raises InputError for a name that the network lacks, SilentTapError for a tap that did not fire or gave no tensor.
+    Raises InputError for a name that the network lacks, SilentTapError for a tap that did not fire, that gave no
+    feature map, or whose tensor an activation such as `SiLU(inplace=True)` has overwritten since.
     """
 
     def __init__(self, module: nn.Module, layers: Iterable[str]) -> None:
@@ -55,7 +56,7 @@ class Taps:
         outputs = self._outputs  # the same dict for good, for the compiled graph's sake: emptied, never replaced
 
         def keep(_module: nn.Module, _inputs: Any, output: Any) -> None:
-            outputs[layer] = output
+            outputs[layer] = output, _version(output)
 
         return keep
 
@@ -67,11 +68,21 @@ class Taps:
             if layer not in outputs:
                 kind = type(self._modules[layer]).__name__
                 raise SilentTapError(f"layer '{layer}' ({kind}) did not run in this forward pass: tap another layer")
-            if not isinstance(outputs[layer], Tensor) or outputs[layer].ndim < 3:
+            output, version = outputs[layer]
+            if not isinstance(output, Tensor) or output.ndim < 3:
                 raise SilentTapError(
-                    f"layer '{layer}' gives {_shape(outputs[layer])}, not a feature map (B, C, H, W): tap another layer"
+                    f"layer '{layer}' gives {_shape(output)}, not a feature map (B, C, H, W): tap another layer"
                 )
-        return {layer: outputs[layer] for layer in self.layers}
+            if _version(output) != version:
+                raise SilentTapError(
+                    f"the output of layer '{layer}' is overwritten in place by the layer behind it: tap that one"
+                )
+        return {layer: outputs[layer][0] for layer in self.layers}
+
+
+def _version(output: Any) -> int:
+    """Counts the in-place changes of a tensor."""
+    return output._version if isinstance(output, Tensor) and not output.is_inference() else 0
 
 
 def _shape(output: Any) -> str:

@@ -20,6 +20,7 @@ from distill.adapters.ultralytics.inputs import (
     read_data,
     read_model_yaml,
 )
+from distill.adapters.ultralytics.students import stays
 from distill.adapters.ultralytics.trainers import KEY, TRAINERS
 from distill.attention.layers import LayerInfo
 from distill.attention.pairs import Pair, pair_layers
@@ -78,6 +79,8 @@ def plan(settings: Settings, arguments: Mapping[str, Any], command: str) -> Plan
     data = read_data(settings.data, task, settings.trust)
     file = str(Path(settings.data).absolute()) if Path(settings.data).exists() else settings.data
     student = _student(student_file, is_yaml, data, settings.trust)
+    if not is_yaml:
+        stays(student.module, _classes(data, task, theirs), theirs.get("pretrained", True))
     own = {
         **settings.as_dict(),
         "student": student.file,
@@ -85,6 +88,8 @@ def plan(settings: Settings, arguments: Mapping[str, Any], command: str) -> Plan
         "pairs": [],
         "weights": {},
         "command": command,
+        # as they were asked: training itself replaces optimizer=auto, batch=-1 and more by what it found
+        "arguments": {key: value for key, value in theirs.items() if key != "augmentations"},
     }
     lines: tuple[str, ...] = ()
     if settings.teacher:
@@ -136,6 +141,12 @@ def _student(file: str, is_yaml: bool, data: Mapping[str, Any], trust: bool) -> 
             str(described.path), ch=data.get("channels", 3), nc=data["nc"], verbose=False
         )
     return _Student(str(described.path), described.family, described.task, model)
+
+
+def _classes(data: Mapping[str, Any], task: str, arguments: Mapping[str, Any]) -> int:
+    """How many classes the trainer will see: to polygons it adds a background."""
+    nc = 1 if arguments.get("single_cls") else int(data["nc"])
+    return nc + 1 if task == "semantic" and nc > 1 and not data.get("masks_dir") else nc
 
 
 def _pairs(

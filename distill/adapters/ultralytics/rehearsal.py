@@ -15,6 +15,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from ultralytics.models.rtdetr.val import RTDETRValidator
+from ultralytics.models.yolo.detect import DetectionValidator
+from ultralytics.nn.modules.head import RTDETRDecoder
 from ultralytics.utils import callbacks
 from ultralytics.utils.torch_utils import get_flops, unwrap_model
 
@@ -115,13 +118,23 @@ def validate(trainer: Any, module: Any, imgsz: int | None = None) -> dict[str, f
 
     On every rank at once: Ultralytics gathers the statistics. Ranks above 0 get an empty mapping.
     """
-    validator = trainer.get_validator()
+    validator = _validator(trainer, module)
     validator.args.plots = validator.args.save_json = validator.args.save_txt = validator.args.compile = False
     validator.callbacks = callbacks.get_default_callbacks()
     if imgsz is not None and imgsz != trainer.args.imgsz:
         validator.dataloader, validator.args.imgsz = None, imgsz
     results = validator(model=deepcopy(module).eval())
     return {key: float(value) for key, value in (results or {}).items() if key != "fitness"}
+
+
+def _validator(trainer: Any, module: Any) -> Any:
+    """The trainer's validator; YOLO and RT-DETR prepare images and read boxes in ways of their own, so each has its own."""
+    validator = trainer.get_validator()
+    rtdetr = isinstance(module.model[-1], RTDETRDecoder)
+    if trainer.args.task != "detect" or isinstance(validator, RTDETRValidator) == rtdetr:
+        return validator
+    kind = RTDETRValidator if rtdetr else DetectionValidator
+    return kind(save_dir=validator.save_dir, args=validator.args)  # without a loader it makes one that fits
 
 
 @torch.no_grad()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -13,20 +14,20 @@ from typing import Any
 from ultralytics.utils import LOGGER
 
 from distill.adapters.ultralytics.environment import TRUST
-from distill.adapters.ultralytics.inputs import check_ultralytics_settings, read_checkpoint, read_data
+from distill.adapters.ultralytics.inputs import read_checkpoint, read_data
 from distill.adapters.ultralytics.plan import Plan, plan
+from distill.adapters.ultralytics.session import read_teacher
 from distill.adapters.ultralytics.trainers import KEY, TRAINERS
 from distill.config import settings_from, split
 from distill.errors import DistillError, InputError, Interrupted, ProofFailed
-from distill.records import MANIFEST, SETTINGS, read_manifest, read_settings
+from distill.records import MANIFEST, SETTINGS, put_back, read_manifest, read_settings, set_aside
 
 DEFAULT_PROJECT = Path("runs/distill")
 
 
 def train(prepared: Plan) -> Path:
     """Train as planned; returns the run folder. A run that fails before its first checkpoint leaves no new folder."""
-    folder, new = claim_folder(prepared)
-    return _run(prepared, folder, new)
+    return _run(prepared, claim_folder(prepared), new=True)
 
 
 def resume(path: str, device: str | None = None, trust: bool = False) -> Path:
@@ -44,6 +45,8 @@ def resume(path: str, device: str | None = None, trust: bool = False) -> Path:
     if not last.is_file():
         return _run(_again(folder, device, trust), folder, new=False)
     raw = read_checkpoint(str(last), "--resume", trust)
+    if (best := last.with_name("best.pt")).is_file():  # in the end Ultralytics strips it, and trusts it as it reads
+        read_checkpoint(str(best), "--resume", trust)
     arguments = dict(raw.raw.get("train_args") or {})
     own = arguments.get(KEY)
     if raw.raw.get("epoch", -1) == -1 or not isinstance(own, dict):
@@ -57,7 +60,7 @@ def resume(path: str, device: str | None = None, trust: bool = False) -> Path:
         raise InputError(f"--resume {path}: it carries augmentations of its own, which are code: {TRUST}")
     read_data(str(arguments["data"]), raw.task, trust)
     if own.get("teacher"):
-        read_checkpoint(own["teacher"], "--teacher", trust)
+        read_teacher(own, trust)
     overrides: dict[str, Any] = {
         "resume": str(last),
         "model": str(last),
@@ -83,26 +86,27 @@ def doctor(prepared: Plan) -> Sequence[object]:
         return trainer.session.proof.checks
 
 
-def claim_folder(prepared: Plan) -> tuple[Path, bool]:
-    """Make the run folder, numbered unless it is named; whether it is new.
+def claim_folder(prepared: Plan) -> Path:
+    """Make the run folder, numbered unless it is named.
 
-    Raises InputError for a named one that exists, unless `exist_ok=True`.
+    Raises InputError for a named one that exists, unless `exist_ok=True`: then what lies in it is set aside.
     """
     own = prepared.own
     project = Path(own["project"] or DEFAULT_PROJECT).expanduser().absolute()
     if own["name"]:
         folder = project / own["name"]
-        new = not folder.exists()
-        if not new and any(folder.iterdir()) and not prepared.overrides.get("exist_ok"):
-            raise InputError(f"--name {own['name']}: {folder} exists: take another name, or add exist_ok=True")
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder, new
+        if folder.exists():
+            if any(folder.iterdir()) and not prepared.overrides.get("exist_ok"):
+                raise InputError(f"--name {own['name']}: {folder} exists: take another name, or add exist_ok=True")
+            set_aside(folder)
+        folder.mkdir(parents=True)
+        return folder
     number = 1
     while True:
         folder = project / f"train{number if number > 1 else ''}"
         try:
             folder.mkdir(parents=True)
-            return folder, True
+            return folder
         except FileExistsError:  # taken, perhaps this very moment by a run beside ours
             number += 1
 
@@ -111,12 +115,19 @@ def _again(folder: Path, device: str | None, trust: bool) -> Plan:
     """The plan of a run that was killed before its first checkpoint, from the settings it had written."""
     if not (folder / SETTINGS).is_file():
         raise InputError(f"--resume {folder}: it holds neither weights/last.pt nor {SETTINGS}: nothing to resume")
+    if read_manifest(folder).get("finished"):
+        raise InputError(f"--resume {folder}: this run is finished: nothing is left to resume")
     saved = read_settings(folder)
-    arguments = saved.pop("trainer")
+    if saved["trainer"].get("augmentations"):
+        raise InputError(f"--resume {folder}: its augmentations are not kept before the first epoch: start it anew")
+    if saved.get("teacher"):
+        read_teacher(saved, trust)
     known, _ = split(saved)
     settings = settings_from({key: value for key, value in known.items() if value is not None})
     settings = replace(settings, device=device or settings.device, trust=trust)
-    return plan(settings, check_ultralytics_settings(arguments), saved["command"])
+    prepared = plan(settings, saved["arguments"], saved["command"])
+    prepared.own.update({key: saved[key] for key in ("weights", "precision_used", "teacher_sha256") if key in saved})
+    return prepared
 
 
 def _run(prepared: Plan, folder: Path, new: bool) -> Path:
@@ -129,13 +140,15 @@ def _run(prepared: Plan, folder: Path, new: bool) -> Path:
     except KeyboardInterrupt as stop:
         if _drop_if_empty(folder, new):
             raise Interrupted("stopped before training began; nothing was kept") from stop
-        raise Interrupted(f"stopped; go on with: distill train --resume {folder}") from stop
+        raise Interrupted(f"stopped; go on with: distill train --resume {shlex.quote(str(folder))}") from stop
     except subprocess.CalledProcessError as error:
         _drop_if_empty(folder, new)
         raise DistillError(f"training on several devices failed (exit {error.returncode}): see above") from error
     except BaseException:
         _drop_if_empty(folder, new)
         raise
+    finally:
+        put_back(folder)
     return folder
 
 

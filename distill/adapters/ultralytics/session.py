@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import distributed as dist
-from torch import nn
 from ultralytics.utils import LOGGER, RANK, YAML
 from ultralytics.utils.torch_utils import unwrap_model
 
@@ -40,10 +39,7 @@ class Session:
             if fresh and RANK in {-1, 0}:
                 _record(trainer, own, {})
             return cls()
-        checkpoint = read_checkpoint(own["teacher"], "--teacher", own["trust"])
-        digest = sha256(checkpoint.path)
-        if own.setdefault("teacher_sha256", digest) != digest:
-            raise InputError(f"--teacher {own['teacher']}: the file changed since this run began")
+        checkpoint = read_teacher(own, own["trust"])
         teacher = teacher_of(own, checkpoint).to(trainer.device)
         batches = rehearsal.training_batches(trainer)
         _agree_on_precision(own, teacher, batches[0]["img"][:4])
@@ -68,7 +64,7 @@ class Session:
     def end(self, trainer: Any, folder: Path) -> None:
         """Measure the student as Ultralytics saved it and complete the manifest; `folder` is where it will lie."""
         file = trainer.best if trainer.best.exists() else trainer.last
-        student = read_checkpoint(file, "the trained student", True).module
+        student = read_checkpoint(file, "the trained student", trainer.own.get("trust", False)).module
         imgsz = trainer.args.imgsz
         after: dict[str, Any] = {
             "checkpoint": str(folder / file.name),
@@ -82,18 +78,13 @@ class Session:
             write_manifest(trainer.save_dir, {**manifest, "after": after, "finished": True})
 
 
-class WithTeacher(nn.Module):
-    """Student and teacher as one module, for AutoBatch to measure: the forward runs both."""
-
-    def __init__(self, student: Any, teacher: Teacher) -> None:
-        super().__init__()
-        self.student = student
-        self.teacher = teacher
-        self.yaml = student.yaml
-
-    def forward(self, images: torch.Tensor) -> Any:
-        self.teacher(images)
-        return self.student(images)
+def read_teacher(own: dict[str, Any], trust: bool) -> Checkpoint:
+    """The teacher's checkpoint. Raises InputError when the file is not the one that the run began with."""
+    checkpoint = read_checkpoint(own["teacher"], "--teacher", trust)
+    digest = sha256(checkpoint.path)
+    if own.setdefault("teacher_sha256", digest) != digest:
+        raise InputError(f"--teacher {own['teacher']}: the file changed since this run began")
+    return checkpoint
 
 
 def teacher_of(own: dict[str, Any], checkpoint: Checkpoint | None = None) -> Teacher:

@@ -21,20 +21,25 @@ def is_pruned(module: Any) -> bool:
     return shapes != {name: tensor.shape for name, tensor in module.state_dict().items()}
 
 
-def adopted(weights: Any, data: dict[str, Any], args: Any) -> nn.Module | None:
-    """The module itself, made trainable, when it is pruned; None when Ultralytics can rebuild it from its yaml.
+def stays(module: Any, nc: int, pretrained: Any = True) -> bool:
+    """Is the student trained as it is? It is when it is pruned, unless its weights are not wanted.
 
     Raises InputError when the data has another number of classes: only a rebuilt head could take it.
     """
-    if getattr(args, "pretrained", True) is False and not args.resume:
-        return None
-    if not is_pruned(weights):
-        return None
-    if len(weights.names) != data["nc"]:
+    if pretrained is False or not is_pruned(module):
+        return False
+    if len(module.names) != nc:
         raise InputError(
-            f"--student: a pruned network keeps its head, made for {len(weights.names)} classes, but the data has "
-            f"{data['nc']}: prune a network that was trained on these classes"
+            f"--student: a pruned network keeps its head, made for {len(module.names)} classes, but the data has "
+            f"{nc}: prune a network that was trained on these classes"
         )
+    return True
+
+
+def adopted(weights: Any, data: dict[str, Any], args: Any) -> nn.Module | None:
+    """The module itself, made trainable, when it is pruned; None when Ultralytics can rebuild it from its yaml."""
+    if not stays(weights, data["nc"], args.resume or args.pretrained):
+        return None
     student = weights.float().requires_grad_(True)
     student.names = data["names"]
     student.criterion = None

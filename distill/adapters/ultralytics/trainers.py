@@ -19,9 +19,9 @@ from ultralytics.models.yolo.segment import SegmentationTrainer
 from ultralytics.models.yolo.semantic import SemanticSegmentationTrainer
 from ultralytics.utils import DEFAULT_CFG, LOGGER, RANK, YAML
 
-from distill.adapters.ultralytics.session import Session, WithTeacher, teacher_of
+from distill.adapters.ultralytics.session import Session, teacher_of
 from distill.adapters.ultralytics.students import adopted
-from distill.adapters.ultralytics.wrapper import TOTAL, DistillingModule
+from distill.adapters.ultralytics.wrapper import TOTAL, DistillingModule, WithTeacher
 from distill.modes import same_randomness
 from distill.records import keep_epochs
 
@@ -68,7 +68,8 @@ class DistillationMixin(Base):
 
     def get_model(self, cfg: Any = None, weights: Any = None, verbose: bool = True) -> nn.Module:
         """A pruned student, whose weights do not fit its yaml, is trained as it is; Ultralytics would rebuild it."""
-        if weights is not None and (student := adopted(weights, self.data, self.args)) is not None:
+        own = weights is not None and cfg is weights.yaml  # not weights that `pretrained=` brings for another yaml
+        if own and (student := adopted(weights, self.data, self.args)) is not None:
             return student
         model: nn.Module = super().get_model(cfg, weights, verbose)
         return model
@@ -138,9 +139,10 @@ class DistillationMixin(Base):
             super()._do_train()
         except _Complete:
             LOGGER.info("All epochs are done: finishing the run.")
-            self.epoch = self.epochs - 1
             self.final_eval()
             if RANK in {-1, 0}:
+                if self.args.plots:
+                    self.plot_metrics()
                 self.run_callbacks("on_train_end")
         finally:
             self._detach()
@@ -172,18 +174,27 @@ class DistillationMixin(Base):
         super().save_metrics(metrics)
 
     def save_model(self) -> bool:
-        """Checkpoints are written aside and renamed: whenever the process dies, last.pt is whole."""
+        """Checkpoints are written aside and renamed: whenever the process dies, last.pt is whole.
+
+        Our key is saved once, in `train_args`, which Ultralytics strips in the end; the network's own copy goes without.
+        """
+        if hasattr(self.ema.ema, "args"):
+            self.ema.ema.args = type(self.args)(**{k: v for k, v in vars(self.args).items() if k != KEY})
         with self._staged(), self._original_compile():
             return bool(super().save_model())
 
     def resume_training(self, ckpt: Any) -> None:
-        if ckpt is not None and self.resume and ckpt.get("epoch", -1) + 1 >= self.epochs:
-            self.complete = True
-            self.best_fitness = ckpt.get("best_fitness")
+        if not self.resume:
             return
-        super().resume_training(ckpt)
-        if self.resume and RANK in {-1, 0}:
-            keep_epochs(self.csv, self.start_epoch)
+        done = ckpt["epoch"] + 1
+        best = (ckpt.get("stopper") or {}).get("best_epoch") or done  # 0: never validated
+        self.complete = done >= self.epochs or done - best >= self.stopper.patience
+        if self.complete:
+            self.epoch, self.best_fitness = ckpt["epoch"], ckpt.get("best_fitness")
+        else:
+            super().resume_training(ckpt)
+        if RANK in {-1, 0}:
+            keep_epochs(self.csv, done)
 
     # ---- after training
 
@@ -221,11 +232,11 @@ class DistillationMixin(Base):
         self.wdir, self.last, self.best = staging, staging / "last.pt", staging / "best.pt"
         try:
             yield
+            for path in sorted(staging.iterdir()):  # best.pt before last.pt: an older last.pt only repeats an epoch
+                os.replace(path, real[0] / path.name)
         finally:
             self.wdir, self.last, self.best = real
-        for path in sorted(staging.iterdir()):  # best.pt before last.pt: an older last.pt only repeats an epoch
-            os.replace(path, self.wdir / path.name)
-        staging.rmdir()
+            shutil.rmtree(staging, ignore_errors=True)
 
 
 class DistillDetectionTrainer(DistillationMixin, DetectionTrainer):

@@ -10,26 +10,54 @@ from torch import Tensor, nn
 from ultralytics.utils.torch_utils import unwrap_model
 
 from distill.distiller import Distiller, Step
+from distill.teacher import Teacher
 from distill.terms.base import Batch
 
 TOTAL = "at_loss"
 
 
-class DistillingModule(nn.Module):
+class _Around(nn.Module):
+    """Stands in for a network: its only submodule is called `module`, which `unwrap_model` peels off.
+
+    Whatever else is asked of it, the network answers. What it holds beside the network is outside the module tree.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("module"), name)
+
+
+class WithTeacher(_Around):
+    """Student and teacher as one network, for AutoBatch to measure: the forward runs both."""
+
+    def __init__(self, module: nn.Module, teacher: Teacher) -> None:
+        super().__init__(module)
+        self.teacher = teacher
+
+    def forward(self, images: Tensor) -> Any:
+        self.teacher(images)
+        return self.module(images)
+
+
+class DistillingModule(_Around):
     """The student with the attention terms added to its training loss.
 
-    Its only submodule is called `module`, which `unwrap_model` peels off: EMA, checkpoints, optimizer, NaN recovery
-    and callbacks keep seeing the plain student, and a deep copy is a copy of the student alone. The distiller, and the
-    teacher in it, stay outside the module tree. Anything but a training batch passes through.
+    EMA, checkpoints, optimizer, NaN recovery and callbacks keep seeing the plain student, and a deep copy is a copy of
+    the student alone. Anything but a training batch passes through.
 
     `per_image` says that the task multiplies its loss by the batch size, so ours is multiplied too. A compiled student
     gets its forward and its loss called apart, as Ultralytics does for compiled models.
     """
 
     def __init__(self, module: nn.Module, distiller: Distiller, per_image: bool) -> None:
-        super().__init__()
-        self.module = module
-        object.__setattr__(self, "distiller", distiller)
+        super().__init__(module)
+        self.distiller = distiller
         self.per_image = per_image
         self.epoch = 0
         self.step = 0
@@ -73,12 +101,6 @@ class DistillingModule(nn.Module):
     def __deepcopy__(self, memo: dict[int, Any]) -> nn.Module:
         copied: nn.Module = deepcopy(self.module, memo)
         return copied
-
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            return getattr(super().__getattr__("module"), name)
 
 
 def as_batch(data: dict[str, Any], epoch: int = 0, step: int = 0) -> Batch:
