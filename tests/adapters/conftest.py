@@ -8,6 +8,7 @@
     train       function  train(teacher=..., **more): `distill.train` of the student on the scenes, tiny, in a folder of
                           the test's own, which becomes the working folder; runs go to tmp_path / "runs"
     tiny        function  the arguments that make it tiny: epochs=1 imgsz=64 batch=4 close_mosaic=0 ...
+    on          function  on("on_train_batch_end", f): f(trainer) at this event of every trainer
     watched     function  watched["on_train_end"]: every trainer that ran this event, in order ("on_val_end": validators)
 
 What is made once per session must not be changed: copy it. It lies in a folder of this process alone, for Ultralytics
@@ -104,12 +105,18 @@ def train(
 
 
 @pytest.fixture
-def watched(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Any]]:
+def on(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Callable[[Any], None]], None]:
+    known = callbacks.base.default_callbacks  # the one that trainers copy; `callbacks.default_callbacks` gets replaced
+
+    def add(event: str, function: Callable[[Any], None]) -> None:
+        monkeypatch.setitem(known, event, [*known[event], function])
+
+    return add
+
+
+@pytest.fixture
+def watched(on: Callable[[str, Callable[[Any], None]], None]) -> dict[str, list[Any]]:
     seen: dict[str, list[Any]] = defaultdict(list)
-
-    def watcher(event: str) -> Callable[[Any], None]:
-        return lambda who: seen[event].append(who)
-
-    for event, known in callbacks.base.default_callbacks.items():
-        monkeypatch.setitem(callbacks.base.default_callbacks, event, [*known, watcher(event)])
+    for event in callbacks.base.default_callbacks:
+        on(event, lambda who, event=event: seen[event].append(who))
     return seen

@@ -93,6 +93,10 @@ def claim_folder(prepared: Plan) -> Path:
     """
     own = prepared.own
     project = Path(own["project"] or DEFAULT_PROJECT).expanduser().absolute()
+    if "'" in f"{project}{own['name'] or ''}":
+        raise InputError(
+            f"run folder {project / (own['name'] or '')}: Ultralytics drops the ' from paths: name it without"
+        )
     if own["name"]:
         folder = project / own["name"]
         if folder.exists():

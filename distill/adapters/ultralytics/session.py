@@ -42,7 +42,7 @@ class Session:
         checkpoint = read_teacher(own, own["trust"])
         teacher = teacher_of(own, checkpoint).to(trainer.device)
         batches = rehearsal.training_batches(trainer)
-        _agree_on_precision(own, teacher, batches[0]["img"][:4])
+        _agree_on_precision(own, teacher, batches[0]["img"])
 
         whole = _distiller(own, teacher, fraction=1.0)  # over a part of a batch the gradient's norm would be larger
         passes = rehearsal.passes(batches, whole, trainer.per_image)
@@ -109,7 +109,7 @@ def _agree_on_precision(own: dict[str, Any], teacher: Teacher, images: torch.Ten
         found = teacher.precision
         _say(
             f"teacher precision: {found} (float32 {probe['float32'] * 1e3:.0f} ms, bfloat16 "
-            f"{probe['bfloat16'] * 1e3:.0f} ms for {len(images)} images, least cosine {probe['cosine']:.5f})"
+            f"{probe['bfloat16'] * 1e3:.0f} ms for {len(images)} images, cosine of their maps {probe['cosine']:.5f})"
         )
     if dist.is_initialized():
         answer = [found]
