@@ -76,7 +76,8 @@ class Teacher:
 
         "The same" is a cosine of at least 0.999 for the median image, at every layer: now and then a single image's
         deep maps stand on an edge, where any rounding tips them. Returns what was measured: seconds for each
-        precision (medians) and the cosine of the layer that agrees least. Call it before the first `use`: going down loses the low bits.
+        precision (medians) and the cosine of the layer that agrees least. Call it before the first `use`: going down
+        loses the low bits.
         """
         reference, full = self._timed(images, repeats)
         weights = {name: tensor.clone() for name, tensor in _state(self.module)}
