@@ -3,20 +3,43 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Sequence
+from typing import Any, NoReturn
 
 from distill import __version__
 from distill.commands import checking, demo, info, training
-from distill.errors import DistillError
+from distill.errors import DistillError, InputError
+from distill.text import nearest
 
 COMMANDS = (training, checking, info, demo)
 
 
+class Parser(argparse.ArgumentParser):
+    """Options and key=value in any order; a mistake is an error like any other, in one line."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings, allow_abbrev=False)
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """argparse takes positional words from one place only; those behind further options are left over."""
+        parsed, left = super().parse_known_args(args, namespace)
+        for word in left:
+            if word.startswith("-") or not hasattr(parsed, "arguments"):
+                known = re.findall(r"--[\w-]+", self.format_usage())
+                self.error(f"'{word}' is no option here{nearest(word, known)}; Ultralytics' own are written key=value")
+            parsed.arguments.append(word)
+        return parsed, []
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(message)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns its exit code: 0 done, 1 a check failed, 2 bad input, 130 interrupted."""
-    arguments = parser().parse_args(argv)
     try:
+        arguments = parser().parse_args(argv)
         code: int = arguments.run(arguments)
         return code
     except DistillError as error:
@@ -29,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """The whole command line."""
-    top = argparse.ArgumentParser(
+    top = Parser(
         prog="distill", description="Teach a small detector where a large one looks, and see what was learned."
     )
     top.add_argument("--version", action="version", version=f"distill {__version__}")

@@ -57,7 +57,7 @@ def make_scene(index: int, split: str = "train", seed: int = 0, size: int = 160)
         raise InputError(f"scenes need index >= 0, seed >= 0, size >= 64; got {index}, {seed}, {size}")
     rng = np.random.default_rng([seed, SPLITS.index(split), index])
     image = _ground(rng, size)
-    kinds = [*rng.integers(len(CLASSES), size=rng.integers(2, 6)), *[CLUTTER] * rng.integers(0, 4)]
+    kinds = [*rng.integers(len(CLASSES), size=rng.integers(2, 6)), *[CLUTTER] * rng.integers(0, 3)]
     classes: list[int] = []
     masks: list[np.ndarray] = []  # (size, size) bool each
     areas: list[int] = []  # before anything lay over them
@@ -197,7 +197,7 @@ def _noise(rng: np.random.Generator, shape: tuple[int, int], cells: int) -> np.n
     return cv2.resize(rng.standard_normal((cells, cells)), shape[::-1], interpolation=cv2.INTER_CUBIC)
 
 
-def write_scenes(folder: str | Path, train: int = 400, val: int = 100, size: int = 160, seed: int = 0) -> Path:
+def write_scenes(folder: str | Path, train: int = 800, val: int = 100, size: int = 160, seed: int = 0) -> Path:
     """Write a data set and return the absolute path of its `data.yaml`; the folder appears whole or not at all.
 
     Layout: `images/<split>/00000.png`, `labels/<split>/00000.txt` (YOLO polygons, from which Ultralytics also derives
@@ -254,7 +254,7 @@ def _write_png(path: Path, image: np.ndarray) -> None:
         raise OSError(f"could not write '{path.name}'")
 
 
-def scenes_data(train: int = 400, val: int = 100, size: int = 160, seed: int = 0) -> Path:
+def scenes_data(train: int = 800, val: int = 100, size: int = 160, seed: int = 0) -> Path:
     """The `data.yaml` of generated scenes, made once and kept in the user's cache.
 
     The cache is `$DISTILL_CACHE`, else `$XDG_CACHE_HOME/distill`, else `~/.cache/distill`.

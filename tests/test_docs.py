@@ -89,14 +89,13 @@ def commands() -> list[tuple[Snippet, list[str]]]:
 
 def parse(words: list[str]) -> argparse.Namespace | str:
     """What the real parser makes of a command line; its complaint if it refuses it."""
-    complaint = io.StringIO()
     try:
-        with contextlib.redirect_stderr(complaint), contextlib.redirect_stdout(io.StringIO()):
+        with contextlib.redirect_stdout(io.StringIO()):
             return cli.parser().parse_args(words)
-    except SystemExit as stop:
-        if not stop.code:  # --help, --version
-            return argparse.Namespace()
-        return complaint.getvalue().strip().splitlines()[-1]
+    except SystemExit:  # --help, --version
+        return argparse.Namespace()
+    except InputError as error:
+        return str(error)
 
 
 def trainer_keys() -> set[str]:

@@ -13,6 +13,15 @@ from distill.text import nearest
 PASSED_ON = "key=value settings (epochs=25 imgsz=256 batch=16 ...) are Ultralytics' own and pass through."
 
 
+class Once(argparse.Action):
+    """Stores a value, and refuses a second one."""
+
+    def __call__(self, parser: Any, namespace: Any, value: Any, option: str | None = None) -> None:
+        if getattr(namespace, self.dest) is not None:
+            raise InputError(f"{option} is given twice: once is enough")
+        setattr(namespace, self.dest, value)
+
+
 def add_settings(parser: argparse.ArgumentParser) -> None:
     """One option per setting, `--config`, and the trainer's own `key=value` behind them."""
     for setting in fields(Settings):
@@ -21,20 +30,21 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
         if setting.type == "bool":
             parser.add_argument(flag, action="store_const", const=True, help=text)
         else:
-            parser.add_argument(flag, metavar=setting.metadata["metavar"], help=text)
-    parser.add_argument("--config", metavar="FILE", help="YAML of these settings; the command line overrides it")
+            parser.add_argument(flag, action=Once, metavar=setting.metadata["metavar"], help=text)
+    help_config = "YAML of these settings; the command line overrides it"
+    parser.add_argument("--config", action=Once, metavar="FILE", help=help_config)
     parser.add_argument("arguments", nargs="*", metavar="key=value", help=PASSED_ON)
 
 
 def given(arguments: argparse.Namespace) -> dict[str, Any]:
     """What the user wrote, as one flat mapping. Raises InputError for a word without `=` or a thing given twice."""
-    values = {f.name: getattr(arguments, f.name) for f in fields(Settings) if getattr(arguments, f.name) is not None}
+    options = {f.name: f"--{f.name.replace('_', '-')}" for f in fields(Settings)}
+    values = {name: getattr(arguments, name) for name in options if getattr(arguments, name) is not None}
     for word in arguments.arguments:
         key, equals, value = word.partition("=")
         if not equals:
-            options = [f"--{f.name.replace('_', '-')}" for f in fields(Settings)]
-            raise InputError(f"'{word}' is neither an option nor key=value{nearest(word, options)}")
+            raise InputError(f"'{word}' is neither an option nor key=value{nearest(word, options.values())}")
         if key in values:
-            raise InputError(f"'{key}' is given twice: as --{key.replace('_', '-')} and as {word}: once is enough")
+            raise InputError(f"'{key}' is given twice, the second time as {word}: once is enough")
         values[key] = value
     return values

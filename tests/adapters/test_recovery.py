@@ -5,7 +5,6 @@ Afterwards the student is a plain Ultralytics network again, without hooks, and 
 
 from __future__ import annotations
 
-import types
 from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
@@ -30,55 +29,48 @@ from .tiny import hooks, rows, same, strings_in, weights
 
 Train = Callable[..., distill.TrainResult]
 Watched = dict[str, list[Any]]
+Step = Callable[[Callable[[int, torch.Tensor], torch.Tensor]], list[nn.Module]]
 
 
 @pytest.fixture
-def step(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[nn.Module]]:
-    """step(change): in every training step `change(number, loss)` is called with the student's own loss.
+def step(monkeypatch: pytest.MonkeyPatch) -> Step:
+    """step(change): in every training step `change(number, loss)` gets the student's own loss and gives what to use.
 
-    It returns the loss to use, or raises. Returns the wrappers that were in place, one for each step.
+    Returns the wrappers that were in place, one for each step.
     """
-
-    def install(change: Callable[[int, torch.Tensor], torch.Tensor]) -> list[nn.Module]:
-        wrappers: list[nn.Module] = []
-        original = DistillingModule.forward
-
-        def forward(self: DistillingModule, x: Any) -> Any:
-            if not training(self):  # step_cost measures with wrappers of its own
-                return original(self, x)
-            wrappers.append(self)
-
-            def loss(_student: nn.Module, *args: Any) -> Any:
-                total, items = type(student).loss(student, *args)
-                return change(len(wrappers), total), items
-
-            student = unwrap_model(self)
-            monkeypatch.setattr(student, "loss", types.MethodType(loss, student), raising=False)
-            try:
-                return original(self, x)
-            finally:
-                del student.loss
-
-        monkeypatch.setattr(DistillingModule, "forward", forward)
-        return wrappers
-
+    attach, forward, loss = DistillationMixin._attach, DistillingModule.forward, tasks.BaseModel.loss
     trainers: list[Any] = []
-    attach = DistillationMixin._attach
+    inside: list[DistillingModule] = []
 
     def attached(self: Any) -> None:
         attach(self)
         trainers.append(self)
 
-    monkeypatch.setattr(DistillationMixin, "_attach", attached)
+    def forwarded(self: DistillingModule, x: Any) -> Any:
+        if all(self is not trainer.wrapped for trainer in trainers):  # one that is only timed
+            return forward(self, x)
+        inside.append(self)
+        try:
+            return forward(self, x)
+        finally:
+            inside.pop()
 
-    def training(module: nn.Module) -> bool:
-        return any(module is trainer.wrapped for trainer in trainers)
+    def install(change: Callable[[int, torch.Tensor], torch.Tensor]) -> list[nn.Module]:
+        wrappers: list[nn.Module] = []
+
+        def changed(self: Any, *args: Any) -> Any:
+            total, items = loss(self, *args)
+            if inside:
+                wrappers.append(inside[0])
+                total = change(len(wrappers), total)
+            return total, items
+
+        monkeypatch.setattr(DistillationMixin, "_attach", attached)
+        monkeypatch.setattr(DistillingModule, "forward", forwarded)
+        monkeypatch.setattr(tasks.BaseModel, "loss", changed)
+        return wrappers
 
     return install
-
-
-def state(teacher: Teacher) -> dict[str, torch.Tensor]:
-    return {name: tensor.clone() for name, tensor in teacher.module.state_dict().items()}
 
 
 def check_plain(trainer: Any) -> None:
@@ -100,7 +92,7 @@ def check_table(table: Path, epochs: int) -> None:
 
 
 def test_training_recovers_from_a_loss_that_is_not_a_number(
-    train: Train, teacher: Path, watched: Watched, step: Callable[..., list[nn.Module]]
+    train: Train, teacher: Path, watched: Watched, step: Step
 ) -> None:
     """In epoch 2, for from the first epoch Ultralytics cannot: there is no checkpoint to go back to."""
 
@@ -127,9 +119,7 @@ def test_training_recovers_from_a_loss_that_is_not_a_number(
 
 
 @pytest.mark.parametrize("number", [1, 2])
-def test_out_of_memory_halves_the_batch(
-    number: int, train: Train, teacher: Path, watched: Watched, step: Callable[..., list[nn.Module]]
-) -> None:
+def test_out_of_memory_halves_the_batch(number: int, train: Train, teacher: Path, watched: Watched, step: Step) -> None:
     """In the first step, when nothing is known of the losses yet, and in the second."""
 
     def fail(now: int, loss: torch.Tensor) -> torch.Tensor:
@@ -208,7 +198,7 @@ def test_autobatch_of_a_plain_run_is_left_alone(
 
 
 def test_an_exception_leaves_a_plain_student(
-    train: Train, teacher: Path, watched: Watched, step: Callable[..., list[nn.Module]], tmp_path: Path
+    train: Train, teacher: Path, watched: Watched, step: Step, tmp_path: Path
 ) -> None:
     """In the middle of a forward pass, where the hooks are."""
     seen: list[list[str]] = []
@@ -240,14 +230,6 @@ def test_a_finished_run_leaves_a_plain_student(train: Train, teacher: Path, watc
 
 
 # ---- a proof that fails, a folder that exists
-
-
-@pytest.fixture
-def copy_of_teacher(teacher: Path, tmp_path: Path) -> Path:
-    """A student whose maps are the teacher's: the proof finds nothing to learn."""
-    file = tmp_path / "copy.pt"
-    file.write_bytes(teacher.read_bytes())
-    return file
 
 
 @pytest.fixture
