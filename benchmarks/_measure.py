@@ -6,11 +6,13 @@ import json
 import os
 import platform
 import re
+import resource
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,32 +59,39 @@ def ratio(seconds: Mapping[str, Sequence[float]], name: str, base: str) -> tuple
 
 
 class Memory:
-    """The most memory in use since `start`, above what was in use then, in bytes: this process's, or the GPU's."""
+    """The most memory in use since `start`, above what was in use then, in bytes: the GPU's, or this process's.
+
+    A process is best a fresh one: where the high-water mark cannot be set back (macOS), it must not have been higher.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
 
     def start(self) -> None:
-        self._before = self._read("VmRSS") if self.device.type == "cpu" else torch.cuda.memory_allocated(self.device)
-        if self.device.type == "cpu":
-            Path("/proc/self/clear_refs").write_text("5")  # the high-water mark falls to what is in use now
-        else:
+        if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
+        else:
+            with suppress(OSError):
+                Path("/proc/self/clear_refs").write_text("5")
+        self._before = self._highest()
 
     def peak(self) -> int:
-        on_cpu = self.device.type == "cpu"
-        return (self._read("VmHWM") if on_cpu else torch.cuda.max_memory_allocated(self.device)) - self._before
+        return self._highest() - self._before
 
-    def _read(self, field: str) -> int:
-        status = Path("/proc/self/status").read_text()
-        return int(re.findall(rf"{field}:\s+(\d+) kB", status)[0]) * 1024
+    def _highest(self) -> int:
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device)
+        if (status := Path("/proc/self/status")).exists():  # not ru_maxrss, which a child takes over from its parent
+            return int(re.findall(r"VmHWM:\s+(\d+) kB", status.read_text())[0]) * 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def fresh(arguments: Sequence[str]) -> float:
     """The number that the calling script prints when it runs anew, in a process of its own, with these arguments."""
+    settings = {"MALLOC_MMAP_THRESHOLD_": "65536"}  # or glibc keeps by chance some of what is freed
     command = [sys.executable, sys.argv[0], *arguments]
-    own_pages = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"}  # or glibc keeps what is freed, by chance more or less
-    return float(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=own_pages).stdout.split()[-1])
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env={**os.environ, **settings})
+    return float(done.stdout.split()[-1])
 
 
 @dataclass(frozen=True)

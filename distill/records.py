@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import platform
 import shutil
@@ -41,8 +42,17 @@ def read_settings(folder: Path) -> dict[str, Any]:
 
 
 def write_manifest(folder: Path, entries: dict[str, Any]) -> None:
-    """`manifest.json`: where a result comes from, and what it is."""
-    write_whole(folder / MANIFEST, json.dumps(entries, indent=2, ensure_ascii=False) + "\n")
+    """`manifest.json`: where a result comes from, and what it is. A figure that is not finite becomes null."""
+    text = json.dumps(_finite(entries), indent=2, ensure_ascii=False, allow_nan=False)
+    write_whole(folder / MANIFEST, text + "\n")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

@@ -177,9 +177,9 @@ def test_a_fraction_is_unbiased(student, network):
     with torch.no_grad():
         full = sum(run(build(network), student).losses().values()).item()
         distiller = build(network, fraction=0.5, seed=3)
-        parts = torch.stack([sum(run(distiller, student, step=i).losses().values()) for i in range(400)])
+        parts = torch.stack([sum(run(distiller, student, step=i).losses().values()) for i in range(200)])
     assert parts.unique().numel() == 6  # every choice of two out of four occurs
-    assert abs(parts.mean().item() - full) < 4 * parts.std().item() / 400**0.5
+    assert abs(parts.mean().item() - full) < 4 * parts.std().item() / 200**0.5
 
 
 def test_the_choice_depends_on_seed_epoch_and_step_only_and_disturbs_no_generator(network):
@@ -202,9 +202,10 @@ def test_watching_leaves_the_global_generator_alone(student, network):
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_a_term_gets_the_boxes_of_the_compared_images_only(student, network):
+@pytest.mark.parametrize("seed", range(4))
+def test_a_term_gets_the_boxes_of_the_compared_images_only(student, network, seed):
     term = Brightness()
-    distiller = Distiller(Teacher(network, ["neck"], stride=4), [term], {"brightness": 1.0}, fraction=0.5, seed=4)
+    distiller = Distiller(Teacher(network, ["neck"], stride=4), [term], {"brightness": 1.0}, fraction=0.5, seed=seed)
     owners = torch.tensor([0.0, 0.0, 1.0, 3.0, 3.0, 2.0])  # Ultralytics' own are floats
     boxes, classes = torch.rand(6, 4), torch.arange(6.0).unsqueeze(1)
     chosen = distiller._choose(Batch(IMAGES)).tolist()

@@ -166,7 +166,7 @@ def test_the_reader_finds_what_is_there(tmp_path: Path) -> None:
 def test_a_wrong_command_line_is_noticed() -> None:
     known = {"epochs"}
     assert complaint_about("train --student s.pt --layers P3,P4 --weight W epochs=3".split(), known) is None
-    assert "unrecognized" in str(complaint_about("train --studnet s.pt".split(), known))
+    assert "'--student'" in str(complaint_about("train --studnet s.pt".split(), known))
     assert "epocs" in str(complaint_about("train --student s.pt epocs=3".split(), known))
     assert "form" in str(complaint_about("train --form round".split(), known))
     assert "invalid choice" in str(complaint_about(["tame"], known))

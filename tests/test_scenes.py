@@ -189,7 +189,7 @@ def test_processes_that_generate_at_once_get_one_whole_set(tmp_path, monkeypatch
     code = "from distill.scenes import scenes_data; print(scenes_data(train=12, val=4, size=64))"
     root = Path(scenes.__file__).parents[1]
     jobs = [subprocess.Popen([sys.executable, "-c", code], cwd=root, stdout=-1, stderr=-1, text=True) for _ in range(3)]
-    results = [job.communicate(timeout=60) for job in jobs]
+    results = [job.communicate(timeout=300) for job in jobs]
     assert all(job.returncode == 0 for job in jobs), results
     data = Path(results[0][0].strip())
     assert {out.strip() for out, _ in results} == {str(data)}

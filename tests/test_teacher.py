@@ -1,5 +1,7 @@
 """The teacher stays what it is: frozen, in eval, unmoved, in float32 unless something cheaper gives the same maps."""
 
+from copy import deepcopy
+
 import pytest
 import torch
 from torch import nn
@@ -39,6 +41,17 @@ class Breaking(nn.Module):
 
     def forward(self, x):
         return x if x.dtype == torch.float32 else x * float("nan")
+
+
+class Tipping(nn.Module):
+    """In bfloat16 the first `count` images' maps are turned upside down."""
+
+    def __init__(self, count):
+        super().__init__()
+        self.count = count
+
+    def forward(self, x):
+        return x if x.dtype == torch.float32 else torch.cat([x[: self.count].flip(2, 3), x[self.count :]])
 
 
 class Refusing(nn.Module):
@@ -193,6 +206,20 @@ def test_float32_is_kept_where_bfloat16_gives_other_maps(network, toy, monkeypat
     assert teacher.precision == "float32" and not found["cosine"] >= 0.999
     assert same(model, before) and all(t.dtype == torch.float32 for t in model.parameters())
     assert torch.equal(teacher(IMAGES)["2"], plain)
+
+
+@pytest.mark.parametrize(("count", "precision"), [(1, "bfloat16"), (2, "float32")])
+def test_a_single_image_that_rounding_tips_does_not_decide(toy, monkeypatch, count, precision):
+    model = nn.Sequential(toy, Tipping(count))
+    monkeypatch.setattr("distill.teacher.time.perf_counter", clock(model, bfloat16=1.0))
+    teacher = Teacher(model, ["0.neck", "1"])
+    teacher.choose_precision(torch.rand(3, 3, 64, 32, generator=torch.Generator().manual_seed(0)), repeats=1)
+    assert teacher.precision == precision
+
+
+def test_a_copy_of_what_holds_the_teacher_shares_it(toy):
+    teacher = Teacher(toy, ["neck"])
+    assert deepcopy({"teacher": teacher})["teacher"] is teacher
 
 
 @pytest.mark.parametrize("faster", [True, False])

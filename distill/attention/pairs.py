@@ -115,7 +115,7 @@ def _short(name: str) -> str:
 
 
 def _unused(name: str, pairs: Sequence[Pair]) -> str:
-    taken = {pair.name for pair in pairs}
+    taken = {"loss", *(pair.name for pair in pairs)}  # at_loss is the total
     room = COLUMN - len("at_")
     candidates = [name, *(f"{name[: room - len(str(k)) - 1]}#{k}" for k in range(2, len(pairs) + 3))]
     return next(candidate for candidate in candidates if candidate not in taken)

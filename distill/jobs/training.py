@@ -105,7 +105,9 @@ def resolved(config: str | None, values: Mapping[str, Any]) -> tuple[Settings, d
 
 def command_line() -> str:
     """How this process was started, for the record."""
-    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    script = Path(sys.argv[0])
+    start = ["python", "-m", script.parent.name] if script.name == "__main__.py" else [script.name]
+    return shlex.join([*start, *sys.argv[1:]])
 
 
 def _named(figures: Mapping[str, float], prefix: str) -> dict[str, float]:

@@ -7,7 +7,7 @@
     teacher     session   micro-teacher.pt: untrained, twice as wide
     train       function  train(teacher=..., **more): `distill.train` of the student on the scenes, tiny, in a folder of
                           the test's own, which becomes the working folder; runs go to tmp_path / "runs"
-    tiny        function  the arguments that make it tiny: epochs=1 imgsz=64 batch=4 close_mosaic=0 ...
+    tiny        function  the arguments that make it tiny: epochs=1 imgsz=64 batch=4, two steps with mosaic
     on          function  on("on_train_batch_end", f): f(trainer) at this event of every trainer
     watched     function  watched["on_train_end"]: every trainer that ran this event, in order ("on_val_end": validators)
 
@@ -79,11 +79,13 @@ def teacher(checkpoint: Callable[..., Path]) -> Path:
 
 @pytest.fixture
 def tiny() -> dict[str, Any]:
-    # Ultralytics would close the mosaic ten epochs before the end: at the start
+    # by default so short a run has no mosaic, and its only optimizer step, amid the warm-up, a learning rate of zero
     return {
         "epochs": 1,
         "imgsz": 64,
         "batch": 4,
+        "nbs": 4,
+        "warmup_epochs": 0,
         "close_mosaic": 0,
         "workers": 0,
         "plots": False,
@@ -97,6 +99,7 @@ def train(
 ) -> Callable[..., distill.TrainResult]:
     monkeypatch.chdir(tmp_path)
     always = {"student": str(student), "data": str(scenes), "project": str(tmp_path / "runs"), **tiny}
+    always["teacher_precision"] = "float32"  # "auto" takes the faster one, so that two runs may differ in the last bits
 
     def run(**more: Any) -> distill.TrainResult:
         return distill.train(**{**always, **{k: str(v) if isinstance(v, Path) else v for k, v in more.items()}})

@@ -148,7 +148,13 @@ def hooks(module: nn.Module) -> list[str]:
 
 
 def strings_in(file: Path) -> set[str]:
-    """Every string in a .pt file's pickle, the names of its classes and functions among them."""
+    """Every string in a .pt file's pickle; classes and functions come as "module name"."""
     with zipfile.ZipFile(file) as archive:
         pickled = archive.read(next(name for name in archive.namelist() if name.endswith("/data.pkl")))
     return {argument for _, argument, _ in pickletools.genops(pickled) if isinstance(argument, str)}
+
+
+def tensor_bytes(file: Path) -> int:
+    """The size of all tensors in a .pt file."""
+    with zipfile.ZipFile(file) as archive:
+        return sum(entry.file_size for entry in archive.infolist() if "/data/" in entry.filename)

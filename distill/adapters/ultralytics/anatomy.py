@@ -7,10 +7,13 @@ from copy import deepcopy
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from distill.attention.layers import Anatomy, LayerInfo, describe
 from distill.teacher import Teacher
+
+
+FOLDED = (nn.Conv2d, nn.ConvTranspose2d, nn.BatchNorm2d)  # read at one of these, a folded network tells something else
 
 
 def anatomy(model: Any) -> Anatomy:
@@ -50,9 +53,11 @@ def build_teacher(module: Any, layers: Sequence[str], size: int | None = None) -
     if deepest >= len(network.model) - 1:
         return Teacher(network, layers, size=size, stride=stride)
     network.model = network.model[: deepest + 1]
-    folded = deepcopy(network).fuse(verbose=False)
-    if set(layers) <= {name for name, _ in folded.named_modules()}:  # a tap on a BatchNorm would be gone
-        network = folded
+    modules = dict(network.named_modules())
+    if not any(isinstance(modules.get(layer), FOLDED) for layer in layers):
+        folded = deepcopy(network).fuse(verbose=False)
+        if set(layers) <= {name for name, _ in folded.named_modules()}:  # folding may also drop branches
+            network = folded
     return Teacher(network, layers, run=run_layers, size=size, stride=stride)
 
 

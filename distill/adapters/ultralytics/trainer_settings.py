@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 from ultralytics.cfg import _handle_deprecation, get_cfg, smart_value
 from ultralytics.utils import DEFAULT_CFG_DICT
 
+from distill.config import Settings
 from distill.errors import InputError
 from distill.text import nearest, one_line
 
@@ -39,7 +41,8 @@ def check_ultralytics_settings(overrides: Mapping[str, Any]) -> dict[str, Any]:
     known = (*DEFAULT_CFG_DICT, *BEYOND_DEFAULTS)
     for key in values:  # asked here, as get_cfg would print the whole help
         if key not in known:
-            raise InputError(f"{key}= is no setting of ours or of Ultralytics'{nearest(key, known)}")
+            ours = [field.name for field in fields(Settings)]
+            raise InputError(f"{key}= is no setting of ours or of Ultralytics'{nearest(key, (*ours, *known))}")
     try:
         checked = vars(get_cfg(DEFAULT_CFG_DICT.copy(), values))
     except (TypeError, ValueError) as error:

@@ -1,0 +1,149 @@
+"""Two processes train one student: the same weights, the same teacher, one table, one manifest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+import distill
+from distill.adapters.ultralytics import plan as planning
+from distill.adapters.ultralytics.trainers import KEY
+from distill.errors import DistillError
+from distill.records import SETTINGS
+
+from . import gloo
+from .tiny import micro, rows, same, strings_in, weights
+
+pytest.importorskip("cloudpickle")
+
+STILL = {  # every image as it lies on the disk, so that both ways of training see the same ones
+    **dict.fromkeys(("mosaic", "hsv_h", "hsv_s", "hsv_v", "fliplr", "translate", "scale"), 0.0),
+    **{"batch": 8, "nbs": 8, "warmup_epochs": 0.0},  # the whole of the training set: one step is one epoch
+}
+TINY = {"imgsz": 64, "epochs": 2, "close_mosaic": 0, "workers": 0, "plots": False, "device": "cpu", **STILL}
+
+
+class Run:
+    """A run and what each of its processes saw."""
+
+    def __init__(self, result: distill.TrainResult, seen: Path) -> None:
+        self.result = result
+        self.processes = [torch.load(file, weights_only=False) for file in sorted(seen.iterdir())]
+
+
+@pytest.fixture(scope="module")
+def run(scenes: Path, student: Path, teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Run]:
+    student = checkpoint(micro(), seed=2)  # weights to begin with: each rank would draw others from the seed
+
+    def train(trainer: type, **more: Any) -> Run:
+        folder = tmp_path_factory.mktemp("ddp")
+        (folder / "seen").mkdir()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setitem(planning.TRAINERS, ("yolo", "detect"), trainer)
+            patch.setenv(gloo.SEEN, str(folder / "seen"))
+            patch.syspath_prepend(str(Path(__file__).parents[1]))  # where the launcher's processes find `gloo`
+            ours = {"student": student, "teacher": teacher, "data": scenes, "project": folder / "runs"}
+            result = distill.train(**{key: str(path) for key, path in ours.items()}, **{**TINY, **more})
+        return Run(result, folder / "seen")
+
+    return train
+
+
+@pytest.fixture(scope="module")
+def together(run: Callable[..., Run]) -> Run:
+    return run(gloo.Gloo)
+
+
+@pytest.fixture(scope="module")
+def alone(run: Callable[..., Run], together: Run) -> Run:
+    """One process, with the precision that two chose."""
+    return run(gloo.Witness, teacher_precision=together.processes[0]["precision"])
+
+
+def test_both_processes_end_with_the_same_student(together: Run) -> None:
+    first, second = together.processes
+    assert first["processes"] == second["processes"] == 2
+    assert first["parallel"] == second["parallel"] == "OnCPU" and first["plain"] == second["plain"] == "DetectionModel"
+    assert same(first["after"], second["after"]) and not same(first["before"], first["after"])
+
+
+def test_both_processes_measured_one_weight(together: Run) -> None:
+    """And took one precision: what rank 0 wrote down holds for all."""
+    first, second = together.processes
+    manifest = together.result.manifest
+    assert first["weights"] == second["weights"] == manifest["weights"] and manifest["weights"]["attention"] > 0
+    assert first["precision"] == second["precision"] == manifest["teacher_precision"]
+
+
+def test_the_loss_is_that_of_one_process_with_the_whole_batch(together: Run, alone: Run) -> None:
+    """The mean over processes of each pair's loss, on the same eight images and the same untrained student.
+
+    Each weight was measured on batches of its own, so the losses are compared without it. BatchNorm is fixed; what is
+    left is the order in which float32 is summed over four images or eight, hence the tolerance of 1e-4. (The task's
+    loss is no mean: Ultralytics divides each process's by its own number of targets.)
+    """
+    assert same(together.processes[0]["before"], alone.processes[0]["before"])
+    names = ("at_loss", "at_P3", "at_P4", "at_P5")
+    several = [mean([p["losses"][0][n] / p["weights"]["attention"] for p in together.processes]) for n in names]
+    one = [alone.processes[0]["losses"][0][n] / alone.processes[0]["weights"]["attention"] for n in names]
+    assert several == pytest.approx(one, rel=1e-4)
+    halves = [process["losses"][0]["at_P3"] for process in together.processes]
+    assert halves[0] != pytest.approx(halves[1], rel=1e-3)  # each saw images of its own
+
+
+def test_one_table_and_one_manifest(together: Run, alone: Run, teacher: Path) -> None:
+    listed = rows(together.result.table)
+    assert [row["epoch"] for row in listed] == [1, 2]
+    assert list(listed[0]) == list(rows(alone.result.table)[0])
+    assert all(0 < row["train/at_loss"] < 10 and 0 < row["train/cos_P3"] <= 1 for row in listed)
+    manifest, expected = together.result.manifest, alone.result.manifest
+    assert manifest.keys() == expected.keys() and manifest["finished"] and manifest["world_size"] == 2
+    assert manifest["after"]["metrics"].keys() == expected["after"]["metrics"].keys()
+    assert manifest["before"]["student"]["metrics"].keys() == expected["before"]["student"]["metrics"].keys()
+    assert not [path.name for path in together.result.folder.rglob(".*")]
+
+
+def test_the_settings_survive_the_launcher_which_deletes_the_folder(together: Run, alone: Run, teacher: Path) -> None:
+    assert together.result.manifest["teacher"]["file"] == str(teacher)
+    assert together.result.manifest["pairs"] == alone.result.manifest["pairs"]
+    args = yaml.safe_load((together.result.folder / "args.yaml").read_text())
+    assert args[KEY]["weights"] == together.result.manifest["weights"]
+    assert (together.result.folder / SETTINGS).is_file()
+    for file in (together.result.best, together.result.last):
+        assert weights(file).keys() == weights(alone.result.best).keys()
+        assert not [text for text in strings_in(file) if text.startswith(("distill.", "adapters."))]
+
+
+@pytest.mark.slow
+def test_the_step_is_that_of_one_process_with_the_whole_batch(run: Callable[..., Run]) -> None:
+    """With no loss but ours, one step of SGD moves the student alike: factors of batch size and processes are right.
+
+    Tolerance: as above, now through a backward pass.
+    """
+    only_ours = {**dict.fromkeys(("box", "cls", "dfl", "weight_decay"), 0.0), "weight": 1.0}
+    ways = [
+        run(t, epochs=1, optimizer="SGD", teacher_precision="float32", **only_ours) for t in (gloo.Gloo, gloo.Witness)
+    ]
+    moves = []
+    for way in ways:
+        before, after = way.processes[0]["before"], way.processes[0]["after"]
+        moves.append(torch.cat([(after[name] - before[name]).flatten() for name in before]))
+    assert moves[1].norm() > 0
+    assert (moves[0] - moves[1]).norm() < 1e-3 * moves[1].norm()
+
+
+@pytest.mark.slow
+def test_a_proof_that_fails_in_the_processes_leaves_nothing(
+    run: Callable[..., Run], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """The exit code of the launcher is all that comes back: one line, no folder."""
+    with pytest.raises(DistillError, match="training on several devices failed"):
+        run(gloo.Gloo, freeze=8)  # all that the taps read
+    last = max(tmp_path_factory.getbasetemp().glob("ddp*"), key=lambda folder: folder.stat().st_ctime)
+    assert not list((last / "seen").iterdir()) and not list((last / "runs").iterdir())
