@@ -37,21 +37,15 @@ def run(arguments: argparse.Namespace) -> int:
         settled = sorted(set(values) - {"device", "trust"} | ({"config"} if arguments.config else set()))
         if settled:
             raise InputError(f"--resume keeps the run's own settings: leave out {', '.join(settled)}")
-    elif "weight" in values and _is_zero(values["weight"]):
-        raise InputError("--weight 0 would distil nothing: leave --teacher out for plain training")
 
-    from distill.jobs.training import resume, train
+    from distill.jobs.training import resolved, resume, train
 
     if arguments.resume is not None:
         result = resume(arguments.resume, values.get("device"), bool(values.get("trust")))
     else:
+        settings, _ = resolved(arguments.config, values)
+        if settings.teacher and settings.weight == 0:
+            raise InputError("--weight 0 would distil nothing: leave --teacher out for plain training")
         result = train(arguments.config, **values)
     print(f"\n{result}")
     return 0
-
-
-def _is_zero(text: Any) -> bool:
-    try:
-        return float(text) == 0
-    except ValueError:
-        return False

@@ -24,7 +24,9 @@ pytest.importorskip("cloudpickle")
 
 STILL = {  # every image as it lies on the disk, so that both ways of training see the same ones
     **dict.fromkeys(("mosaic", "hsv_h", "hsv_s", "hsv_v", "fliplr", "translate", "scale"), 0.0),
-    **{"batch": 8, "nbs": 8, "warmup_epochs": 0.0},  # the whole of the training set: one step is one epoch
+    "batch": 8,  # the whole of the training set: one step is one epoch
+    "nbs": 8,
+    "warmup_epochs": 0.0,
 }
 TINY = {"imgsz": 64, "epochs": 2, "close_mosaic": 0, "workers": 0, "plots": False, "device": "cpu", **STILL}
 
@@ -38,7 +40,9 @@ class Run:
 
 
 @pytest.fixture(scope="module")
-def run(scenes: Path, student: Path, teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Run]:
+def run(
+    scenes: Path, checkpoint: Callable[..., Path], teacher: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., Run]:
     student = checkpoint(micro(), seed=2)  # weights to begin with: each rank would draw others from the seed
 
     def train(trainer: type, **more: Any) -> Run:

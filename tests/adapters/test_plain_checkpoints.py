@@ -61,10 +61,9 @@ print("RESULT" + json.dumps(found))
 @pytest.fixture(scope="module")
 def result(scenes: Path, teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> distill.TrainResult:
     project = tmp_path_factory.mktemp("plain")
-    arguments: dict[str, Any] = {"epochs": 2, "imgsz": 64, "batch": 4, "plots": False, "device": "cpu"}
-    return distill.train(
-        teacher=str(teacher), student=PICO, data=str(scenes), project=str(project), save_period=1, **arguments
-    )
+    names = {"teacher": str(teacher), "student": PICO, "data": str(scenes), "project": str(project)}
+    learning: dict[str, Any] = {"epochs": 2, "batch": 4, "nbs": 4, "warmup_epochs": 0, "save_period": 1}
+    return distill.train(**names, **learning, imgsz=64, plots=False, device="cpu")
 
 
 @pytest.fixture(scope="module")

@@ -55,11 +55,11 @@ def micro(width: int = 1, head: tuple[str, list[Any]] = ("Detect", ["nc"])) -> d
 
 
 def network(yaml: str | dict[str, Any], task: str = "detect", nc: int = 6, seed: int = 0, **keys: Any) -> nn.Module:
-    """An untrained network with the scenes' class names; `keys` change its yaml (kpt_shape=[4, 3])."""
+    """An untrained network with the scenes' class names; `keys` change its yaml (kpt_shape=[4, 3], channels=1)."""
     description = {**(tasks.yaml_model_load(yaml) if isinstance(yaml, str) else yaml), **keys}
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model: nn.Module = NETWORKS[task](description, nc=nc, verbose=False)
+        model: nn.Module = NETWORKS[task](description, ch=keys.get("channels", 3), nc=nc, verbose=False)
     model.names = {i: CLASSES[i] if i < len(CLASSES) else f"class {i}" for i in range(nc)}
     return model
 
