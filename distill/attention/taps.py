@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
@@ -56,7 +57,8 @@ class Taps:
         outputs = self._outputs  # the same dict for good, for the compiled graph's sake: emptied, never replaced
 
         def keep(_module: nn.Module, _inputs: Any, output: Any) -> None:
-            outputs[layer] = output, _version(output)
+            # a compiled graph cannot ask for the version; whoever compiles has run the network as it is before
+            outputs[layer] = output, None if torch.compiler.is_compiling() else _version(output)
 
         return keep
 
@@ -73,7 +75,7 @@ class Taps:
                 raise SilentTapError(
                     f"layer '{layer}' gives {_shape(output)}, not a feature map (B, C, H, W): tap another layer"
                 )
-            if _version(output) != version:
+            if version is not None and _version(output) != version:
                 raise SilentTapError(
                     f"the output of layer '{layer}' is overwritten in place by the layer behind it: tap that one"
                 )

@@ -15,8 +15,11 @@ from distill.jobs.training import TrainResult
 from distill.records import TABLE
 from distill.scenes import scenes_data
 
-EPOCHS = {"teacher": 30, "plain": 24, "distilled": 24}  # the same budget for both students
-SETTINGS = ("imgsz=160", "batch=8", "nbs=8", "plots=False")
+EPOCHS = {"teacher": 9, "plain": 5, "distilled": 5}  # the same budget for both students
+SETTINGS = (  # what lets these networks learn from so few images in minutes; the same for all three
+    *("imgsz=160", "batch=8", "nbs=8", "optimizer=MuSGD", "lr0=0.02", "cos_lr=True", "cls=1.5"),
+    *("mosaic=0", "scale=0.1", "translate=0.05", "warmup_epochs=0", "warmup_bias_lr=0", "plots=False"),
+)
 FLOORS = {"teacher": 0.5, "plain": 0.2}  # mAP50-95 under which a network has not learned enough to show anything
 PROGRESS_SECONDS = 15
 
@@ -85,7 +88,7 @@ def _train(runs: Mapping[str, list[str]], folder: Path) -> None:
                 process.wait()
     for name, process in started.items():
         if process.returncode:
-            raise DemoFailed(f"training the {name} network failed (exit {process.returncode}): see {folder}/{name}.log")
+            raise DemoFailed(f"training the {name} network failed ({process.returncode}): see {folder}/{name}.log")
 
 
 def _epochs(run: Path) -> int:

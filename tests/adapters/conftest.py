@@ -9,7 +9,7 @@
                           the test's own, which becomes the working folder; runs go to tmp_path / "runs"
     tiny        function  the arguments that make it tiny: epochs=1 imgsz=64 batch=4, two steps with mosaic
     on          function  on("on_train_batch_end", f): f(trainer) at this event of every trainer
-    watched     function  watched["on_train_end"]: every trainer that ran this event, in order ("on_val_end": validators)
+    watched     function  watched["on_train_end"]: the trainers that ran this event ("on_val_end": the validators)
 
 What is made once per session must not be changed: copy it. It lies in a folder of this process alone, for Ultralytics
 writes its label caches beside the labels, without a lock.

@@ -80,7 +80,9 @@ def check_scale(trainer: Any) -> None:
 
 def doubled(batch: dict[str, Any]) -> dict[str, Any]:
     """A batch in which every image comes twice."""
-    twice = {key: torch.cat([value, value]) if torch.is_tensor(value) else [*value, *value] for key, value in batch.items()}
+    twice = {
+        key: torch.cat([value, value]) if torch.is_tensor(value) else [*value, *value] for key, value in batch.items()
+    }
     if "batch_idx" in batch:
         twice["batch_idx"] = torch.cat([batch["batch_idx"], batch["batch_idx"] + len(batch["img"])])
     return twice

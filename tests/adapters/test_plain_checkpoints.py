@@ -117,7 +117,15 @@ def test_it_holds_nothing_of_ours(name: str, result: distill.TrainResult) -> Non
         assert tensor_bytes(file) < size + 4096  # anchors and strides, too; the teacher alone would be 60 times that
     else:  # with the optimizer's two float32 averages; our settings, a plain dict, are what resume needs
         assert tensor_bytes(file) < 5 * size
-        assert set(map(type, content["train_args"]["distill"].values())) <= {str, float, int, bool, list, dict, type(None)}
+        assert set(map(type, content["train_args"]["distill"].values())) <= {
+            str,
+            float,
+            int,
+            bool,
+            list,
+            dict,
+            type(None),
+        }
 
 
 def test_the_files_are_those_of_different_epochs(result: distill.TrainResult) -> None:

@@ -43,7 +43,9 @@ def make(scenes: Path, student: Path, tmp_path: Path, monkeypatch: pytest.Monkey
 
 def pairs(prepared: Plan) -> list[tuple[str, str, str]]:
     """Name and the two layers, without their common prefix."""
-    return [(p["name"], *(p[side].removeprefix("model.") for side in ("student", "teacher"))) for p in prepared.own["pairs"]]
+    return [
+        (p["name"], *(p[side].removeprefix("model.") for side in ("student", "teacher"))) for p in prepared.own["pairs"]
+    ]
 
 
 # ---- which layers
@@ -79,7 +81,9 @@ def test_layers_by_role_number_name_and_glob(
         ("yolov8n-p2.yaml", "detect", ["21", "24", "27"]),  # P2 has no partner
     ],
 )
-def test_across_family_width_and_task(yaml: str, task: str, layers: list[str], make: Make, checkpoint: Checkpoint) -> None:
+def test_across_family_width_and_task(
+    yaml: str, task: str, layers: list[str], make: Make, checkpoint: Checkpoint
+) -> None:
     prepared = make(teacher=checkpoint(yaml, task), student=PICO)
     assert pairs(prepared) == [(f"P{k}", mine, its) for k, mine, its in zip((3, 4, 5), ("16", "19", "22"), layers)]
 
@@ -108,12 +112,19 @@ def test_without_a_teacher_there_are_no_pairs(make: Make) -> None:
 def test_the_table_tells_names_shapes_strides_and_weights(make: Make, teacher: Path) -> None:
     prepared = make(teacher=teacher, layers=["P3@0.5", "2:6"], teacher_imgsz=96)
     head, *lines = (line.split() for line in prepared.lines)
-    assert head == "pair student layer shape stride teacher layer shape stride weight".split()
+    assert head == [
+        "pair",
+        *("student", "layer", "shape", "stride"),
+        *("teacher", "layer", "shape", "stride"),
+        "weight",
+    ]
     assert lines[0] == ["at_P3", "model.5", "Conv", "16x8x8", "8", "model.5", "Conv", "32x12x12", "8", "0.5"]
     assert lines[1] == ["at_2", "model.2", "Conv", "16x8x8", "8", "model.6", "Conv", "32x6x6", "16", "1"]
 
 
-def test_a_run_prints_the_table(train: Callable[..., TrainResult], teacher: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_run_prints_the_table(
+    train: Callable[..., TrainResult], teacher: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     train(teacher=teacher, layers=["P3@0.5", "2:6"], teacher_imgsz=96)
     text = caplog.text
     for piece in ("at_P3", "model.5 Conv", "16x8x8", "32x12x12", "0.5", "model.6 Conv", "32x6x6"):
@@ -128,9 +139,15 @@ def test_what_the_trainer_gets(make: Make, teacher: Path, student: Path, scenes:
     given = {**prepared.overrides}
     own = given.pop(KEY)
     assert prepared.trainer is DistillDetectionTrainer
-    assert given == {
-        **{"imgsz": 64, "epochs": 3, "lr0": 0.1, "mode": "train", "task": "detect", "seed": 4, "device": "cpu"},
-        **{"model": str(student), "data": str(scenes)},
+    files = {"model": str(student), "data": str(scenes)}
+    assert given == files | {
+        "imgsz": 64,
+        "epochs": 3,
+        "lr0": 0.1,
+        "mode": "train",
+        "task": "detect",
+        "seed": 4,
+        "device": "cpu",
     }
     assert own["command"] == "the command" and own["teacher"] == str(teacher) and own["share"] == 0.2
     kinds = {type(value) for value in own.values()}
@@ -192,7 +209,9 @@ def test_a_pair_given_twice(make: Make, teacher: Path) -> None:
 
 def test_weights_behind_a_layer(make: Make, teacher: Path) -> None:
     for weight in ("0", "-1", "x", "inf"):
-        assert "must be a number above 0" in refusal(lambda weight=weight: make(teacher=teacher, layers=[f"P3@{weight}"]))
+        assert "must be a number above 0" in refusal(
+            lambda weight=weight: make(teacher=teacher, layers=[f"P3@{weight}"])
+        )
 
 
 def test_maps_of_one_position_carry_no_attention(make: Make, teacher: Path) -> None:
@@ -212,7 +231,9 @@ def test_a_teacher_of_other_images(make: Make, checkpoint: Checkpoint) -> None:
     assert "reads 1 channels, the data has 3" in refusal(lambda: make(teacher=grey))
 
 
-def test_folded_networks_teach_but_do_not_learn(make: Make, teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_folded_networks_teach_but_do_not_learn(
+    make: Make, teacher: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     file = tmp_path_factory.mktemp("folded") / "folded.pt"
     torch.save({"model": network(micro(2)).fuse(verbose=False)}, file)
     assert len(pairs(make(teacher=file))) == 3

@@ -14,9 +14,10 @@ import yaml
 from ultralytics.models.rtdetr.train import RTDETRTrainer
 from ultralytics.models.yolo.classify import ClassificationTrainer
 from ultralytics.models.yolo.detect import DetectionTrainer
+from ultralytics.nn import tasks
 from ultralytics.nn.tasks import DetectionModel
 from ultralytics.utils import YAML
-from ultralytics.utils.torch_utils import unwrap_model
+from ultralytics.utils.torch_utils import get_flops, unwrap_model
 
 import distill
 from distill import InputError, ProofFailed, TrainResult
@@ -40,7 +41,10 @@ State = dict[str, torch.Tensor]
 def states(on: On) -> list[State]:
     """The final weights of each run, as the optimizer left them."""
     found: list[State] = []
-    on("on_train_end", lambda trainer: found.append({k: v.clone() for k, v in unwrap_model(trainer.model).state_dict().items()}))
+    on(
+        "on_train_end",
+        lambda trainer: found.append({k: v.clone() for k, v in unwrap_model(trainer.model).state_dict().items()}),
+    )
     return found
 
 
@@ -162,13 +166,23 @@ def test_half_of_each_batch_goes_to_the_teacher(train: Train, teacher: Path, sho
     assert row["train/at_P3"] > 0
 
 
-def test_the_teacher_may_see_larger_images(train: Train, teacher: Path, shown: list[tuple[int, ...]]) -> None:
-    sizes: list[tuple[int, ...]] = []
+def note(grids: list[tuple[int, ...]], features: State) -> State:
+    grids.extend(tuple(feature.shape[2:]) for feature in features.values())
+    return features
+
+
+def test_the_teacher_may_see_larger_images(
+    train: Train, teacher: Path, shown: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grids: list[tuple[int, ...]] = []
+    read = Teacher.__call__
+    monkeypatch.setattr(Teacher, "__call__", lambda self, x: note(grids, read(self, x)))
     result = train(teacher=teacher, teacher_imgsz=96, layers=["P3", "5:6"])
-    sizes += shown
-    assert sizes == [(4, 3, 64, 64)] * 4  # scaled inside, by the teacher itself
-    assert result.manifest["before"]["teacher"]["profile"]["gflops"] > 0
-    assert rows(result.table)[0]["train/at_P3"] > 0
+    assert shown == [(4, 3, 64, 64)] * 4  # the teacher scales them itself
+    assert set(grids) == {(12, 12), (6, 6)}
+    assert rows(result.table)[0]["train/at_P3"] > 0 and result.cosines["P3"] > 0
+    profile = result.manifest["before"]["teacher"]["profile"]
+    assert profile["gflops"] == pytest.approx(get_flops(tasks.load_checkpoint(teacher)[0], 96))
 
 
 # ---- options of Ultralytics'
@@ -291,7 +305,9 @@ def test_the_result_is_frozen_and_prints_as_a_table(train: Train, teacher: Path)
 
 def test_folders_are_numbered_under_the_working_folder(train: Train, tmp_path: Path) -> None:
     results = [train(project=None), train(project=None)]
-    assert [result.folder for result in results] == [tmp_path / "runs" / "distill" / name for name in ("train", "train2")]
+    assert [result.folder for result in results] == [
+        tmp_path / "runs" / "distill" / name for name in ("train", "train2")
+    ]
 
 
 def test_a_named_folder_is_kept_unless_told_otherwise(train: Train, tmp_path: Path) -> None:

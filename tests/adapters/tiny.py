@@ -29,7 +29,10 @@ NETWORKS = {
     "classify": tasks.ClassificationModel,
     "rtdetr": tasks.RTDETRDetectionModel,
 }
-RTDETR = ("RTDETRDecoder", ["nc", 16, 20, 4, 4, 1, 32])  # 16 channels, 20 queries, 4 points, 4 heads, 1 layer, 32 inside
+RTDETR = (
+    "RTDETRDecoder",
+    ["nc", 16, 20, 4, 4, 1, 32],
+)  # 16 channels, 20 queries, 4 points, 4 heads, 1 layer, 32 inside
 
 
 # ---- networks

@@ -16,7 +16,7 @@ TINY = ("imgsz=64", "batch=4", "epochs=1", "nbs=4", "warmup_epochs=0", "plots=Fa
 
 @pytest.fixture
 def words(scenes: Path, student: Path, teacher: Path) -> Callable[..., list[str]]:  # noqa: F811
-    """words("train", "--seed", "1", data=None): a command line with teacher, student and data, each of them to be replaced."""
+    """words("train", "--seed", "1", data=None): a command line with the usual teacher, student and data, or others."""
 
     def make(command: str, *more: object, **instead: object) -> list[str]:
         options = {"teacher": teacher, "student": student, "data": scenes, "device": "cpu", **instead}

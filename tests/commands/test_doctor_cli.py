@@ -36,7 +36,9 @@ def nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
 
 
 @pytest.fixture
-def doctor(cli: Cli, words: Words, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[int, list[str]]]:
+def doctor(
+    cli: Cli, words: Words, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., tuple[int, list[str]]]:
     """doctor("--weight", "0"): the exit code and the lines of the failed checks."""
     monkeypatch.chdir(tmp_path / "cwd")
 

@@ -128,7 +128,7 @@ def validate(trainer: Any, module: Any, imgsz: int | None = None) -> dict[str, f
 
 
 def _validator(trainer: Any, module: Any) -> Any:
-    """The trainer's validator; YOLO and RT-DETR prepare images and read boxes in ways of their own, so each has its own."""
+    """The trainer's validator, or its family's: YOLO and RT-DETR prepare images and read boxes differently."""
     validator = trainer.get_validator()
     rtdetr = isinstance(module.model[-1], RTDETRDecoder)
     if trainer.args.task != "detect" or isinstance(validator, RTDETRValidator) == rtdetr:

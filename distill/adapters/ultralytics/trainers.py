@@ -176,7 +176,7 @@ class DistillationMixin(Base):
     def save_model(self) -> bool:
         """Checkpoints are written aside and renamed: whenever the process dies, last.pt is whole.
 
-        Our key is saved once, in `train_args`, which Ultralytics strips in the end; the network's own copy goes without.
+        Our key is saved in `train_args`, which Ultralytics strips in the end; the network's own copy goes without.
         """
         if hasattr(self.ema.ema, "args"):
             self.ema.ema.args = type(self.args)(**{k: v for k, v in vars(self.args).items() if k != KEY})
