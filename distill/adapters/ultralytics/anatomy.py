@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from distill.attention.layers import Anatomy, LayerInfo, describe
 from distill.teacher import Teacher
 
-
 FOLDED = (nn.Conv2d, nn.ConvTranspose2d, nn.BatchNorm2d)  # read at one of these, a folded network tells something else
 
 
