@@ -1,7 +1,8 @@
-"""What the benchmarks share: interleaved timing, memory of a fresh process, tables that name the machine, targets."""
+"""What the benchmarks share: options, interleaved timing, memory of a fresh process, tables, targets."""
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
@@ -22,6 +23,21 @@ import torch
 from distill.records import versions
 
 MB = 1 << 20
+
+
+def options(description: str | None) -> argparse.ArgumentParser:
+    """A parser with the options that every benchmark has."""
+    form = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=description, formatter_class=form)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", default="cpu", type=_device, help="cpu, or the number of a GPU")
+    parser.add_argument("--json", metavar="FILE", help="write the figures there too")
+    parser.add_argument("--no-check", action="store_true", help="exit 0 even when a target is missed")
+    return parser
+
+
+def _device(text: str) -> torch.device:
+    return torch.device(f"cuda:{text}" if text.isdigit() else text)
 
 
 def interleaved(runs: Mapping[str, Callable[[], Any]], rounds: int, device: torch.device) -> dict[str, list[float]]:
@@ -86,10 +102,10 @@ class Memory:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
-def fresh(arguments: Sequence[str]) -> float:
-    """The number that the calling script prints when it runs anew, in a process of its own, with these arguments."""
+def fresh(*arguments: str) -> float:
+    """The number that the calling script prints when it runs anew, in a process of its own, with arguments added."""
     settings = {"MALLOC_MMAP_THRESHOLD_": "65536"}  # or glibc keeps by chance some of what is freed
-    command = [sys.executable, sys.argv[0], *arguments]
+    command = [sys.executable, *sys.argv, *arguments]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env={**os.environ, **settings})
     return float(done.stdout.split()[-1])
 

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from statistics import median
 
 import torch
-from _measure import MB, Memory, Target, conclude, fresh, interleaved, machine, ratio, table
+from _measure import MB, Memory, Target, conclude, fresh, interleaved, machine, options, ratio, table
 from torch import Tensor
 
 from distill.attention.maps import energy
@@ -48,16 +48,12 @@ def extra_memory(form: str, shape: tuple[int, ...], p: float, device: torch.devi
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__)
     parser.add_argument("--rounds", type=int, default=11, help="timed runs of each form")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--device", default="cpu", help="cpu, or the number of a GPU")
-    parser.add_argument("--json", metavar="FILE", help="write the figures there too")
-    parser.add_argument("--no-check", action="store_true", help="exit 0 even when a target is missed")
     parser.add_argument("--memory", nargs=3, metavar=("FORM", "SHAPE", "P"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    device = torch.device("cpu" if args.device == "cpu" else f"cuda:{args.device}")
+    device = args.device
     if args.memory:
         form, shape, p = args.memory
         print(extra_memory(form, SHAPES[int(shape)], float(p), device))
@@ -70,8 +66,7 @@ def main() -> int:
             runs = {form: (lambda form=form: both_ways(form, x, grad, p)) for form in FORMS}  # noqa: B023
             print(f"p={p:g} {shape}", file=sys.stderr)
             seconds = interleaved(runs, args.rounds, device)
-            common = ["--threads", str(args.threads), "--device", args.device]
-            extra = {form: fresh(["--memory", form, str(i), str(p), *common]) / MB for form in FORMS}
+            extra = {form: fresh("--memory", form, str(i), str(p)) / MB for form in FORMS}
             gain, low, high = ratio(seconds, "textbook", "ours")
             ms = {form: 1e3 * median(values) for form, values in seconds.items()}
             name = f"p={p:g} {'x'.join(map(str, shape))}"

@@ -104,6 +104,21 @@ def test_rtdetr_as_student(teacher: Path, train: Train, watched: Watched, tmp_pa
     check_scale(watched["on_train_end"][0])
 
 
+@pytest.mark.slow
+def test_the_full_rtdetr_as_student_and_teacher(checkpoint: Checkpoint, train: Train, watched: Watched) -> None:
+    result = train(teacher=checkpoint("rtdetr-l.yaml", "rtdetr", seed=1), student="rtdetr-l.yaml")
+    check_run(result, tasks.RTDETRDetectionModel, ["P3", "P4", "P5"], watched)
+    assert [pair["teacher"] for pair in result.manifest["pairs"]] == ["model.21", "model.24", "model.27"]
+
+
+def test_an_end_to_end_head_as_student(teacher: Path, train: Train, watched: Watched, tmp_path: Path) -> None:
+    YAML.save(tmp_path / "micro-26.yaml", {**micro(), "end2end": True, "reg_max": 1})  # as YOLO26 has it
+    result = train(teacher=teacher, student=tmp_path / "micro-26.yaml")
+    check_run(result, tasks.DetectionModel, ["P3", "P4", "P5"], watched)
+    check_scale(watched["on_train_end"][0])
+    assert hasattr(tasks.load_checkpoint(result.best)[0].model[-1], "one2one_cv2")
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_family_as_teacher(family: str, checkpoint: Checkpoint, train: Train, watched: Watched) -> None:
     rtdetr = "rtdetr" in family

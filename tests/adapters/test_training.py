@@ -233,6 +233,26 @@ def test_channels_last_and_amp(train: Train, teacher: Path, caplog: pytest.LogCa
     assert rows(result.table)[0]["train/at_loss"] > 0
 
 
+def test_settings_that_change_what_is_seen_or_saved(train: Train, teacher: Path) -> None:
+    result = train(teacher=teacher, single_cls=True, cache=True, fraction=0.5, val=False, save=False, epochs=2)
+    assert [row["epoch"] for row in rows(result.table)] == [1, 2]
+    assert all(row["train/at_loss"] > 0 for row in rows(result.table)) and result.last.is_file()
+    assert "not known" in str(result).splitlines()[1]  # the teacher has six classes
+    assert any("its classes differ from the student's" in check for check in result.manifest["checks"])
+
+
+def test_a_teacher_of_another_task(train: Train, checkpoint: Callable[..., Path]) -> None:
+    segmenter = checkpoint(micro(2, ("Segment", ["nc", 4, 8])), "segment", name="segmenter")
+    result = train(teacher=segmenter)
+    assert rows(result.table)[0]["train/at_P3"] > 0 and "not known" in str(result).splitlines()[1]
+    assert any("its task differs from the student's" in check for check in result.manifest["checks"])
+
+
+def test_plots_are_drawn(train: Train, teacher: Path) -> None:
+    result = train(teacher=teacher, plots=True)  # as it is unless asked otherwise
+    assert (result.folder / "results.png").is_file() and (result.folder / "labels.jpg").is_file()
+
+
 def test_callbacks_see_the_plain_student(train: Train, teacher: Path, on: On, watched: Watched) -> None:
     seen: list[tuple[Any, ...]] = []
 

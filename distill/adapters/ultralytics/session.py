@@ -156,8 +156,8 @@ def _on_this_data(trainer: Any, checkpoint: Checkpoint, found: dict[str, Any]) -
     teacher = found["teacher"].get("metrics", {}).get(key)
     name = "teacher on this data"
     if not _same_classes(trainer, checkpoint):
-        what = "task" if checkpoint.task != trainer.args.task else "classes"
-        return [Check(name, True, f"its {what} differ from the student's: its accuracy here is not known", True)]
+        what = "task differs" if checkpoint.task != trainer.args.task else "classes differ"
+        return [Check(name, True, f"its {what} from the student's: its accuracy here is not known", True)]
     if teacher is None or student is None:  # ranks above 0 hold no metrics
         return []
     detail = f"{key.removeprefix('metrics/')} {teacher:.4f}, the student before training {student:.4f}"
