@@ -16,10 +16,11 @@ from distill.adapters.ultralytics.trainers import KEY, DistillDetectionTrainer, 
 from distill.config import settings_from
 
 from .kit import refusal
-from .tiny import PICO, RTDETR, micro, network
+from .tiny import PICO, RTDETR, micro, network, rows
 
 Checkpoint = Callable[..., Path]
 Make = Callable[..., Plan]
+Train = Callable[..., TrainResult]
 
 
 @pytest.fixture
@@ -122,13 +123,15 @@ def test_the_table_tells_names_shapes_strides_and_weights(make: Make, teacher: P
     assert lines[1] == ["at_2", "model.2", "Conv", "16x8x8", "8", "model.6", "Conv", "32x6x6", "16", "1"]
 
 
-def test_a_run_prints_the_table(
-    train: Callable[..., TrainResult], teacher: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    train(teacher=teacher, layers=["P3@0.5", "2:6"], teacher_imgsz=96)
-    text = caplog.text
+def test_a_run_prints_the_table(train: Train, teacher: Path, caplog: pytest.LogCaptureFixture) -> None:
+    result = train(teacher=teacher, layers=["P3@0.5", "2:6", "model.3", "model.[47]"], teacher_imgsz=96)
     for piece in ("at_P3", "model.5 Conv", "16x8x8", "32x12x12", "0.5", "model.6 Conv", "32x6x6"):
-        assert piece in text
+        assert piece in caplog.text
+    (row,) = rows(result.table)
+    assert [column for column in row if column.startswith("train/at_")] == [
+        f"train/at_{name}" for name in ("loss", "P3", "2", "3", "4", "7")
+    ]
+    assert all(row[f"train/at_{name}"] > 0 for name in ("loss", "P3", "2", "3", "4", "7"))
 
 
 # ---- what the trainer is given
