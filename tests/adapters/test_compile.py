@@ -1,7 +1,7 @@
 """`compile=True`: the compiled student is read as the plain one is, and stays a plain one in its files.
 
-What could go wrong lies in the tracing, which is the same whatever makes code of the graph. So most tests have the graph
-run operation by operation; one takes Ultralytics' own choice, which compiles C++ for minutes.
+What could go wrong lies in the tracing, which is the same whatever makes code of the graph. So most tests have the
+graph run operation by operation; one takes Ultralytics' own choice, which compiles C++ for minutes.
 """
 
 from __future__ import annotations

@@ -39,8 +39,8 @@ class Place:
         self.path, self.words = path, words
         self.folder = path / "runs" / "a"
 
-    def start(self, *words: object, before: Callable[[], None] | None = None) -> Ended:
-        return apart.distill("train", *self.words, *words, cwd=self.path, before=before)
+    def start(self, *words: object, name: str = "a", before: Callable[[], None] | None = None) -> Ended:
+        return apart.distill("train", *self.words, "--name", name, *words, cwd=self.path, before=before)
 
     def resume(self, path: object = "runs/a", *words: object, before: Callable[[], None] | None = None) -> Ended:
         return apart.distill("train", "--resume", path, *words, cwd=self.path, before=before)
@@ -57,7 +57,7 @@ class Place:
 
 @pytest.fixture(scope="module")
 def words(scenes: Path, student: Path, teacher: Path) -> list[object]:
-    ours = ("--student", student, "--teacher", teacher, "--data", scenes, "--project", "runs", "--name", "a")
+    ours = ("--student", student, "--teacher", teacher, "--data", scenes, "--project", "runs")
     theirs = (f"epochs={EPOCHS}", "imgsz=64", "batch=4", "close_mosaic=0", "workers=0", "plots=False", "device=cpu")
     return [*ours, *theirs]
 
@@ -261,7 +261,7 @@ def test_a_checkpoint_is_replaced_and_never_written_into(place: Place) -> None:
 
 
 def test_ctrl_c_says_how_to_go_on(place: Place, whole: Path) -> None:
-    ended = place.start("--name", "my run", before=strike(f"{MIXIN}._model_train", 2, after=True, sign=signal.SIGINT))
+    ended = place.start(name="my run", before=strike(f"{MIXIN}._model_train", 2, after=True, sign=signal.SIGINT))
     folder = place.folder.with_name("my run")
     assert ended.code == 130, ended.output[-3000:]
     said = "distill: stopped; go on with: "
@@ -319,7 +319,7 @@ def test_a_finished_run_has_nothing_to_resume(whole: Path, place: Place) -> None
 
 def test_a_folder_that_ultralytics_would_misread_is_refused_at_once(place: Place) -> None:
     """It drops apostrophes from paths: after the last epoch it would not find the checkpoint."""
-    ended = place.start("--name", "it's mine")
+    ended = place.start(name="it's mine")
     assert ended.code == 2 and ended.last_line.startswith("distill: ") and "it's mine" in ended.last_line
     assert not (place.path / "runs").exists()
 
