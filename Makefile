@@ -42,7 +42,7 @@ $(STAMP): pyproject.toml
 	@touch $@
 	@echo "==> installed; $(VENV)/bin/distill is the command"
 
-demo: $(STAMP)  ## train a teacher, a plain and a distilled student on small drawn scenes, and show where they look
+demo: $(STAMP)  ## train a teacher, a plain and a distilled student on generated scenes, and compare them
 	@echo "==> demo: no download and no GPU needed; several minutes on two cores"
 	$(PY) -m distill demo $(ARGS)
 

@@ -1,9 +1,9 @@
 """Attention maps: `distill.energy` against the textbook form `x.abs().pow(p).sum(1)`, forward and backward.
 
 The shapes are those of the published study's layers 16, 13 and 22 with a batch of 16 at 640 px. Time is the median of
-interleaved runs. Memory is what the process (Linux) or the GPU needed at most, beyond the input and its gradient, each
-form in a fresh process. The targets are for p = 2 on one CPU thread; p = 1 and p = 3 are for information.
-The CUDA path (--device 0) has not been run.
+interleaved runs, on one CPU thread of processor time. Memory is what the process or the GPU needed at most, beyond the
+input and its gradient, each form in a fresh process. The targets are for p = 2 on one CPU thread; p = 1 and p = 3 are
+for information. The CUDA path (--device 0) has not been run.
 """
 
 from __future__ import annotations

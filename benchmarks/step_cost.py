@@ -1,6 +1,7 @@
 """What a training step costs: plain, with the textbook teacher, with Ultralytics' own distillation, and with ours.
 
-A step is the student's forward, its loss and the backward pass, without the optimizer, on one synthetic batch. The
+A step is the student's forward, its loss and the backward pass, without the optimizer, on one synthetic batch;
+times are medians of interleaved steps, on one CPU thread of processor time, which other jobs do not lengthen. The
 textbook teacher is what one writes first: float32, unfused, contiguous, hooks, no_grad, cut behind its deepest tap.
 "Chosen" is the precision that `Teacher.choose_precision` finds faster; the stricter targets hold where that is
 bfloat16. P and B stand for the pairs P3 to P5 and B3 to B5, "half" for `teacher_fraction=0.5`. Peak memory is what a

@@ -32,6 +32,12 @@ class ProofFailed(DistillError):
         self.checks = tuple(checks)
 
 
+class TrainingFailed(DistillError):
+    """Training broke off for a reason that lies outside this process."""
+
+    exit_code = 1
+
+
 class Interrupted(DistillError):
     """The user stopped the command (Ctrl-C); the message says how to go on."""
 

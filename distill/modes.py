@@ -26,7 +26,7 @@ def as_found(model: nn.Module) -> Iterator[None]:
 def same_randomness() -> Iterator[None]:
     """The states of Python's, NumPy's and torch's generators (every CUDA device's too) restored on exit."""
     python, array, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []  # looking must not start CUDA
     try:
         yield
     finally:

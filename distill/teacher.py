@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from distill.attention.maps import energy
+from distill.attention.maps import energy, unit
 from distill.attention.taps import Taps
 
 EQUAL = 0.999  # cosine between attention maps of two precisions that counts as the same
@@ -121,7 +121,7 @@ def _state(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 
 def _cosine(a: Tensor, b: Tensor) -> float:
-    return torch.cosine_similarity(energy(a).flatten(1), energy(b).flatten(1), dim=1).median().item()
+    return (unit(energy(a)) * unit(energy(b))).flatten(1).sum(dim=1).median().item()
 
 
 def _wait(images: Tensor) -> None:

@@ -20,7 +20,6 @@ def doctor(config: str | None = None, **values: Any) -> tuple[Check, ...]:
         raise InputError("--teacher is missing: doctor checks what a teacher would bring")
     adapter = ultralytics_adapter(settings.trust)
     prepared = adapter.plan(settings, arguments, command_line())
-    for line in prepared.lines:
-        print(line)
+    print("\n".join((*prepared.lines, "checking on the real data; nothing is trained ...")), flush=True)
     checks: tuple[Check, ...] = tuple(adapter.doctor(prepared))
     return checks

@@ -17,7 +17,7 @@ def environment() -> dict[str, str]:
     facts = {"distill": __version__, **versions()}
     facts["processor"] = _processor()
     facts["cores"] = f"{os.cpu_count()} ({torch.get_num_threads()} threads)"
-    facts["fast bfloat16"] = "yes" if _has_bfloat16() else "no (the teacher stays in float32 on this CPU)"
+    facts["fast bfloat16"] = "yes" if _has_bfloat16() else "no (the teacher is likely to stay in float32 on this CPU)"
     for i in range(torch.cuda.device_count()):
         gpu = torch.cuda.get_device_properties(i)
         facts[f"GPU {i}"] = f"{gpu.name}, {gpu.total_memory / 2**30:.0f} GiB, CUDA {torch.version.cuda}"

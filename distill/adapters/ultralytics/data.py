@@ -23,6 +23,7 @@ from ultralytics.data.utils import (
 from ultralytics.utils import DATASETS_DIR, ROOT, YAML
 from ultralytics.utils.checks import check_file
 
+from distill.adapters.ultralytics.caches import check_caches
 from distill.adapters.ultralytics.environment import TRUST, shipped
 from distill.errors import InputError
 from distill.text import given, nearest, one_line
@@ -63,6 +64,8 @@ def read_data(data: str | Path, task: str, trust: bool = False) -> dict[str, Any
         paths = resolved[key] if isinstance(resolved[key], list) else [resolved[key]]
         for path in map(Path, paths):
             _need_images(path, f"{where}: '{key}:' is {path}, which", f"correct '{key}:' or 'path:'")
+    if not trust:
+        check_caches(resolved, where)
     return resolved
 
 

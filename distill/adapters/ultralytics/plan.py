@@ -10,11 +10,13 @@ from typing import Any
 from torch import nn
 from ultralytics.cfg import DEFAULT_CFG_DICT
 from ultralytics.nn import tasks
+from ultralytics.utils.torch_utils import parse_device, select_device
 
 from distill.adapters.ultralytics.anatomy import layers_of, stride_of
 from distill.adapters.ultralytics.environment import quiet
 from distill.adapters.ultralytics.inputs import (
     Checkpoint,
+    ModelYaml,
     check_ultralytics_settings,
     read_checkpoint,
     read_data,
@@ -27,6 +29,7 @@ from distill.attention.pairs import Pair, pair_layers
 from distill.config import Settings
 from distill.errors import InputError
 from distill.modes import same_randomness
+from distill.text import one_line
 
 MODELS: dict[tuple[str, str], type[nn.Module]] = {  # by family and task
     ("yolo", "detect"): tasks.DetectionModel,
@@ -75,12 +78,12 @@ def plan(settings: Settings, arguments: Mapping[str, Any], command: str) -> Plan
         raise InputError("--data is missing: a data.yaml, or 'scenes' for the generated set")
     student_file = _with_suffix(settings.student)
     is_yaml = Path(student_file).suffix.lower() in (".yaml", ".yml")
-    task = _peek(student_file, is_yaml, settings.trust)
-    data = read_data(settings.data, task, settings.trust)
+    given = (read_model_yaml if is_yaml else read_checkpoint)(student_file, "--student", settings.trust)
+    data = read_data(settings.data, given.task, settings.trust)
     file = str(Path(settings.data).absolute()) if Path(settings.data).exists() else settings.data
-    student = _student(student_file, is_yaml, data, settings.trust)
+    student = _built(given, data) if isinstance(given, ModelYaml) else _trained(given)
     if not is_yaml:
-        stays(student.module, _classes(data, task, theirs), theirs.get("pretrained", True))
+        stays(student.module, _classes(data, given.task, theirs), theirs.get("pretrained", True))
     own = {
         **settings.as_dict(),
         "student": student.file,
@@ -107,8 +110,17 @@ def plan(settings: Settings, arguments: Mapping[str, Any], command: str) -> Plan
         KEY: own,
     }
     if settings.device is not None:
-        overrides["device"] = settings.device
+        overrides["device"] = checked_device(settings.device)
     return Plan(TRAINERS[student.family, student.task], overrides, lines)
+
+
+def checked_device(device: str) -> str:
+    """The device as it was given. Raises InputError when this machine does not have it."""
+    try:
+        select_device(parse_device(device), verbose=False)
+    except Exception as error:  # of Ultralytics or torch, in several lines
+        raise InputError(f"--device {device}: {one_line(error).partition(' torch.cuda')[0]}") from error
+    return device
 
 
 def image_size(arguments: Mapping[str, Any], task: str, stride: int) -> int:
@@ -125,22 +137,17 @@ def _with_suffix(file: str) -> str:
     return file if Path(file).suffix else f"{file}.pt"  # `yolo11n` means yolo11n.pt, as for Ultralytics
 
 
-def _peek(file: str, is_yaml: bool, trust: bool) -> str:
-    return (read_model_yaml if is_yaml else read_checkpoint)(file, "--student", trust).task
+def _trained(given: Checkpoint) -> _Student:
+    if given.fused:
+        raise InputError(f"--student {given.path}: its BatchNorms are folded, for inference only: use the unfolded .pt")
+    return _Student(str(given.path), given.family, given.task, given.module)
 
 
-def _student(file: str, is_yaml: bool, data: Mapping[str, Any], trust: bool) -> _Student:
-    if not is_yaml:
-        checkpoint = read_checkpoint(file, "--student", trust)
-        if checkpoint.fused:
-            raise InputError(f"--student {file}: its BatchNorms are folded, for inference only: use the unfolded .pt")
-        return _Student(str(checkpoint.path), checkpoint.family, checkpoint.task, checkpoint.module)
-    described = read_model_yaml(file, "--student", trust)
+def _built(given: ModelYaml, data: Mapping[str, Any]) -> _Student:
     with same_randomness(), quiet():
-        model = MODELS[described.family, described.task](
-            str(described.path), ch=data.get("channels", 3), nc=data["nc"], verbose=False
-        )
-    return _Student(str(described.path), described.family, described.task, model)
+        kind = MODELS[given.family, given.task]
+        model = kind(str(given.path), ch=data.get("channels", 3), nc=data["nc"], verbose=False)
+    return _Student(str(given.path), given.family, given.task, model)
 
 
 def _classes(data: Mapping[str, Any], task: str, arguments: Mapping[str, Any]) -> int:

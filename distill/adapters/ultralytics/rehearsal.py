@@ -19,7 +19,7 @@ from ultralytics.models.rtdetr.val import RTDETRValidator
 from ultralytics.models.yolo.detect import DetectionValidator
 from ultralytics.nn.modules.head import RTDETRDecoder
 from ultralytics.utils import callbacks
-from ultralytics.utils.torch_utils import get_flops, unwrap_model
+from ultralytics.utils.torch_utils import autocast, get_flops, unwrap_model
 
 from distill.adapters.ultralytics.wrapper import as_batch
 from distill.distiller import Distiller, Step
@@ -27,7 +27,7 @@ from distill.proof import Pass
 from distill.terms.base import Batch
 
 PROOF_IMAGES = 8  # a batch for the proof and the weight: enough for BatchNorm, seconds on a CPU
-PROOF_BATCHES = 2
+PROOF_BATCHES = 4  # the gradients of an untrained student scatter from batch to batch
 COMPARED_IMAGES = 64  # validation images behind the cosines and distances of the final table
 TIMED_STEPS = 3
 
@@ -99,14 +99,16 @@ def passes(batches: list[dict[str, Any]], distiller: Distiller, per_image: bool)
 
 
 def step_cost(trainer: Any, batch: dict[str, Any], wrapped: nn.Module) -> float:
-    """Time of a distilling step over a plain one, forward and backward, interleaved; the ratio of the best times."""
+    """Time of a distilling step over a plain one, in the run's precision, not compiled; the ratio of the best times."""
     best = {"plain": math.inf, "ours": math.inf}
     runs = {"plain": student_copy(trainer), "ours": wrapped}
     for _ in range(TIMED_STEPS):
         for name, model in runs.items():
             _wait(trainer.device)
             start = time.perf_counter()
-            model(dict(batch))[0].sum().backward()
+            with autocast(torch.bfloat16 if trainer.args.amp == "bf16" else trainer.amp, device=trainer.device.type):
+                loss = model(dict(batch))[0].sum()
+            loss.backward()
             _wait(trainer.device)
             best[name] = min(best[name], time.perf_counter() - start)
             model.zero_grad(set_to_none=True)
@@ -120,6 +122,7 @@ def validate(trainer: Any, module: Any, imgsz: int | None = None) -> dict[str, f
     """
     validator = _validator(trainer, module)
     validator.args.plots = validator.args.save_json = validator.args.save_txt = validator.args.compile = False
+    validator.args.quantize = 16 if trainer.device.type != "cpu" and trainer.amp else None  # as during training
     validator.callbacks = callbacks.get_default_callbacks()
     if imgsz is not None and imgsz != trainer.args.imgsz:
         validator.dataloader, validator.args.imgsz = None, imgsz

@@ -13,13 +13,13 @@ from typing import Any
 
 from ultralytics.utils import LOGGER
 
-from distill.adapters.ultralytics.environment import TRUST
+from distill.adapters.ultralytics.environment import TRUST, quiet
 from distill.adapters.ultralytics.inputs import read_checkpoint, read_data
-from distill.adapters.ultralytics.plan import Plan, plan
+from distill.adapters.ultralytics.plan import Plan, checked_device, plan
 from distill.adapters.ultralytics.session import read_teacher
 from distill.adapters.ultralytics.trainers import KEY, TRAINERS
 from distill.config import settings_from, split
-from distill.errors import DistillError, InputError, Interrupted, ProofFailed
+from distill.errors import InputError, Interrupted, ProofFailed, TrainingFailed
 from distill.records import MANIFEST, SETTINGS, put_back, read_manifest, read_settings, set_aside
 
 DEFAULT_PROJECT = Path("runs/distill")
@@ -68,7 +68,7 @@ def resume(path: str, device: str | None = None, trust: bool = False) -> Path:
         KEY: {**own, "trust": trust},  # what the checkpoint says of its own trust counts for nothing
     }
     if device is not None:
-        overrides["device"] = device
+        overrides["device"] = checked_device(device)
     return _run(Plan(TRAINERS[raw.family, raw.task], overrides), folder, new=False)
 
 
@@ -78,11 +78,14 @@ def doctor(prepared: Plan) -> Sequence[object]:
         overrides = {**prepared.overrides, "save_dir": folder, "plots": False, "val": True}
         if "," in str(overrides.get("device")):  # several devices: one of them is enough to see
             overrides["device"] = str(overrides["device"]).strip("[]()").split(",")[0]
-        trainer = prepared.trainer(overrides=overrides)
-        try:
-            trainer._setup_train()
-        except ProofFailed as failure:
-            return failure.checks
+        with quiet():  # the caller shows the checks
+            trainer = prepared.trainer(overrides=overrides)
+            try:
+                trainer._setup_train()
+            except ProofFailed as failure:
+                return failure.checks
+            finally:
+                trainer.leave()
         return trainer.session.proof.checks
 
 
@@ -147,7 +150,7 @@ def _run(prepared: Plan, folder: Path, new: bool) -> Path:
         raise Interrupted(f"stopped; go on with: distill train --resume {shlex.quote(str(folder))}") from stop
     except subprocess.CalledProcessError as error:
         _drop_if_empty(folder, new)
-        raise DistillError(f"training on several devices failed (exit {error.returncode}): see above") from error
+        raise TrainingFailed(f"training on several devices failed (exit {error.returncode}): see above") from error
     except BaseException:
         _drop_if_empty(folder, new)
         raise

@@ -42,7 +42,7 @@ class Session:
         checkpoint = read_teacher(own, own["trust"])
         teacher = teacher_of(own, checkpoint).to(trainer.device)
         batches = rehearsal.training_batches(trainer)
-        _agree_on_precision(own, teacher, batches[0]["img"])
+        _agree_on_precision(trainer, teacher, batches[0]["img"])
 
         whole = _distiller(own, teacher, fraction=1.0)  # over a part of a batch the gradient's norm would be larger
         passes = rehearsal.passes(batches, whole, trainer.per_image)
@@ -59,10 +59,13 @@ class Session:
             proof = Proof(checks, proof.weights)
             if RANK in {-1, 0}:
                 _record(trainer, own, {"before": found, "checks": [str(check) for check in checks]})
+            trainer._clear_memory()
         return cls(distiller, proof)
 
     def end(self, trainer: Any, folder: Path) -> None:
         """Measure the student as Ultralytics saved it and complete the manifest; `folder` is where it will lie."""
+        if RANK not in {-1, 0}:
+            return
         file = trainer.best if trainer.best.exists() else trainer.last
         student = read_checkpoint(file, "the trained student", trainer.own.get("trust", False)).module
         imgsz = trainer.args.imgsz
@@ -72,10 +75,9 @@ class Session:
         }
         if self.distiller is not None:
             after["attention"] = rehearsal.compare(trainer, student, self.distiller)
-        if RANK in {-1, 0}:
-            after["profile"] = rehearsal.profile(student, imgsz)
-            manifest = read_manifest(trainer.save_dir)
-            write_manifest(trainer.save_dir, {**manifest, "after": after, "finished": True})
+        after["profile"] = rehearsal.profile(student, imgsz)
+        manifest = read_manifest(trainer.save_dir)
+        write_manifest(trainer.save_dir, {**manifest, "after": after, "finished": True})
 
 
 def read_teacher(own: dict[str, Any], trust: bool) -> Checkpoint:
@@ -99,12 +101,15 @@ def _distiller(own: dict[str, Any], teacher: Teacher, fraction: float) -> Distil
     return Distiller(teacher, [term], {}, fraction, own["seed"] + max(RANK, 0))
 
 
-def _agree_on_precision(own: dict[str, Any], teacher: Teacher, images: torch.Tensor) -> None:
-    """Probe once; resumed runs and other ranks take what was found, so that a run is one thing throughout."""
+def _agree_on_precision(trainer: Any, teacher: Teacher, images: torch.Tensor) -> None:
+    """Probe once, on rank 0; resumed runs and other ranks take what was found: a run is one thing throughout."""
+    own = trainer.own
     found = own.get("precision_used")
     if found is None and own["teacher_precision"] != "auto":
         found = own["teacher_precision"]
-    if found is None:
+    if found is None and RANK in {-1, 0}:
+        if images.is_cuda:  # small batches keep a GPU waiting, in either precision
+            images = images.repeat(-(-trainer.batch_size // max(trainer.world_size, 1) // len(images)), 1, 1, 1)
         probe = teacher.choose_precision(images)
         found = teacher.precision
         _say(

@@ -18,6 +18,7 @@ from ultralytics.models.yolo.pose import PoseTrainer
 from ultralytics.models.yolo.segment import SegmentationTrainer
 from ultralytics.models.yolo.semantic import SemanticSegmentationTrainer
 from ultralytics.utils import DEFAULT_CFG, LOGGER, RANK, YAML
+from ultralytics.utils.torch_utils import unset_deterministic
 
 from distill.adapters.ultralytics.session import Session, teacher_of
 from distill.adapters.ultralytics.students import adopted
@@ -41,8 +42,7 @@ class _Complete(Exception):
 class DistillationMixin(Base):
     """What a task's trainer gains: a teacher read beside the student, the proof, and checkpoints that appear whole.
 
-    Without a teacher in its settings it trains plainly. It overrides documented methods only, and each calls the
-    original.
+    Without a teacher in its settings it trains plainly. Each method that it overrides calls the original.
     """
 
     per_image = True  # the task's loss is multiplied by the batch size
@@ -145,7 +145,16 @@ class DistillationMixin(Base):
                     self.plot_metrics()
                 self.run_callbacks("on_train_end")
         finally:
-            self._detach()
+            self.leave()
+
+    def leave(self) -> None:
+        """Give back what a run, or a trial of one, took: the wrapper, the loaders' workers, deterministic mode."""
+        self._detach()
+        loaders: list[Any] = [getattr(self, "train_loader", None), getattr(self, "test_loader", None)]
+        for loader in loaders:
+            if hasattr(loader, "close"):
+                loader.close()
+        unset_deterministic()
 
     def _model_train(self) -> None:
         super()._model_train()

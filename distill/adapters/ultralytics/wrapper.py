@@ -41,8 +41,10 @@ class WithTeacher(_Around):
         self.teacher = teacher
 
     def forward(self, images: Tensor) -> Any:
-        self.teacher(images)
-        return self.module(images)
+        kept = self.teacher(images)  # as in training, where its features wait for the student's
+        answer = self.module(images)
+        del kept
+        return answer
 
 
 class DistillingModule(_Around):
