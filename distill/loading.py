@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from types import ModuleType
 
+from distill.errors import InputError
+
 
 def ultralytics_adapter(trust: bool = False) -> ModuleType:
     """The Ultralytics adapter, its environment prepared before the framework is imported.
@@ -13,6 +15,8 @@ def ultralytics_adapter(trust: bool = False) -> ModuleType:
     from distill.adapters.ultralytics import environment
 
     environment.prepare(trust)
-    from distill.adapters.ultralytics import door
-
+    try:
+        from distill.adapters.ultralytics import door
+    except ImportError as error:
+        raise InputError(f"ultralytics lacks a piece that is needed ({error}): {environment.NEEDED}") from error
     return door

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from distill.errors import InputError
 
-OLDEST, NEWEST = (8, 4, 120), (8, 5)  # from the first, up to but without the second
+OLDEST, NEWEST = (8, 4, 180), (8, 5)  # from the first, up to but without the second
 TRUST = "add --trust only if you know who made it"
-NEEDED = 'pip install "ultralytics>=8.4.120,<8.5"'
+NEEDED = 'pip install "ultralytics>=8.4.180,<8.5"'
 
 
 def prepare(trust: bool = False) -> None:
