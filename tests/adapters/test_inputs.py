@@ -68,7 +68,7 @@ def test_prepare_sets_the_flags_unless_trusted(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_prepare_names_what_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
-    for version in ("8.4.119", "8.5.0", "9.0"):
+    for version in ("8.4.179", "8.5.0", "9.0"):
         with monkeypatch.context() as patch:
             patch.setattr("ultralytics.__version__", version)
             assert environment.NEEDED in refusal(environment.prepare)
