@@ -12,7 +12,8 @@ from ultralytics.utils import YAML
 
 from distill import InputError, TrainResult
 from distill.adapters.ultralytics.plan import Plan, image_size, plan
-from distill.adapters.ultralytics.trainers import KEY, DistillDetectionTrainer, DistillRTDETRTrainer
+from distill.adapters.ultralytics.tasks import DistillDetectionTrainer, DistillRTDETRTrainer
+from distill.adapters.ultralytics.trainers import KEY
 from distill.config import settings_from
 
 from .kit import refusal

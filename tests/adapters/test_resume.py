@@ -27,6 +27,7 @@ from .tiny import rows, weights
 
 EPOCHS = 3
 TRAINERS = "distill.adapters.ultralytics.trainers"
+TASKS = "distill.adapters.ultralytics.tasks"
 MIXIN = f"{TRAINERS}:DistillationMixin"
 SESSION = "distill.adapters.ultralytics.session:Session"
 BASE = "ultralytics.engine.trainer"
@@ -281,7 +282,7 @@ def test_ctrl_c_says_how_to_go_on(place: Place, whole: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "where", [f"{TRAINERS}:DistillDetectionTrainer.get_dataset", "distill.adapters.ultralytics.session:prove"]
+    "where", [f"{TASKS}:DistillDetectionTrainer.get_dataset", "distill.adapters.ultralytics.session:prove"]
 )
 def test_ctrl_c_before_training_leaves_nothing(where: str, place: Place) -> None:
     ended = place.start(before=strike(where, sign=signal.SIGINT))

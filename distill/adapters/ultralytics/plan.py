@@ -9,7 +9,6 @@ from typing import Any
 
 from torch import nn
 from ultralytics.cfg import DEFAULT_CFG_DICT
-from ultralytics.nn import tasks
 from ultralytics.utils.torch_utils import parse_device, select_device
 
 from distill.adapters.ultralytics.anatomy import layers_of, stride_of
@@ -23,23 +22,14 @@ from distill.adapters.ultralytics.inputs import (
     read_model_yaml,
 )
 from distill.adapters.ultralytics.students import stays
-from distill.adapters.ultralytics.trainers import KEY, TRAINERS
+from distill.adapters.ultralytics.tasks import MODELS, TRAINERS
+from distill.adapters.ultralytics.trainers import KEY
 from distill.attention.layers import LayerInfo
 from distill.attention.pairs import Pair, pair_layers
 from distill.config import Settings
 from distill.errors import InputError
 from distill.modes import same_randomness
 from distill.text import one_line
-
-MODELS: dict[tuple[str, str], type[nn.Module]] = {  # by family and task
-    ("yolo", "detect"): tasks.DetectionModel,
-    ("yolo", "segment"): tasks.SegmentationModel,
-    ("yolo", "pose"): tasks.PoseModel,
-    ("yolo", "obb"): tasks.OBBModel,
-    ("yolo", "semantic"): tasks.SemanticSegmentationModel,
-    ("yolo", "classify"): tasks.ClassificationModel,
-    ("rtdetr", "detect"): tasks.RTDETRDetectionModel,
-}
 
 
 @dataclass(frozen=True)

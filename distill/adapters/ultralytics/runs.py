@@ -17,7 +17,8 @@ from distill.adapters.ultralytics.environment import TRUST, quiet
 from distill.adapters.ultralytics.inputs import read_checkpoint, read_data
 from distill.adapters.ultralytics.plan import Plan, checked_device, plan
 from distill.adapters.ultralytics.session import read_teacher
-from distill.adapters.ultralytics.trainers import KEY, TRAINERS
+from distill.adapters.ultralytics.tasks import TRAINERS
+from distill.adapters.ultralytics.trainers import KEY
 from distill.config import settings_from, split
 from distill.errors import InputError, Interrupted, ProofFailed, TrainingFailed
 from distill.records import MANIFEST, SETTINGS, put_back, read_manifest, read_settings, set_aside

@@ -1,4 +1,4 @@
-"""Ultralytics' trainers with a teacher beside the student: a mixin, and one importable class per task."""
+"""What each of Ultralytics' trainers gains: a teacher beside the student."""
 
 from __future__ import annotations
 
@@ -10,13 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
-from ultralytics.models.rtdetr.train import RTDETRTrainer
-from ultralytics.models.yolo.classify import ClassificationTrainer
-from ultralytics.models.yolo.detect import DetectionTrainer
-from ultralytics.models.yolo.obb import OBBTrainer
-from ultralytics.models.yolo.pose import PoseTrainer
-from ultralytics.models.yolo.segment import SegmentationTrainer
-from ultralytics.models.yolo.semantic import SemanticSegmentationTrainer
 from ultralytics.utils import DEFAULT_CFG, LOGGER, RANK, YAML
 from ultralytics.utils.torch_utils import unset_deterministic
 
@@ -246,46 +239,3 @@ class DistillationMixin(Base):
         finally:
             self.wdir, self.last, self.best = real
             shutil.rmtree(staging, ignore_errors=True)
-
-
-class DistillDetectionTrainer(DistillationMixin, DetectionTrainer):
-    """Detection."""
-
-
-class DistillSegmentationTrainer(DistillationMixin, SegmentationTrainer):
-    """Instance segmentation."""
-
-
-class DistillPoseTrainer(DistillationMixin, PoseTrainer):
-    """Key points."""
-
-
-class DistillOBBTrainer(DistillationMixin, OBBTrainer):
-    """Oriented boxes."""
-
-
-class DistillSemanticTrainer(DistillationMixin, SemanticSegmentationTrainer):
-    """Semantic segmentation."""
-
-
-class DistillClassificationTrainer(DistillationMixin, ClassificationTrainer):
-    """Image classification."""
-
-    per_image = False
-
-
-class DistillRTDETRTrainer(DistillationMixin, RTDETRTrainer):
-    """Detection with RT-DETR."""
-
-    per_image = False
-
-
-TRAINERS: dict[tuple[str, str], type] = {  # by family and task
-    ("yolo", "detect"): DistillDetectionTrainer,
-    ("yolo", "segment"): DistillSegmentationTrainer,
-    ("yolo", "pose"): DistillPoseTrainer,
-    ("yolo", "obb"): DistillOBBTrainer,
-    ("yolo", "semantic"): DistillSemanticTrainer,
-    ("yolo", "classify"): DistillClassificationTrainer,
-    ("rtdetr", "detect"): DistillRTDETRTrainer,
-}
