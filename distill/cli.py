@@ -39,7 +39,11 @@ class Parser(argparse.ArgumentParser):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns its exit code: 0 done, 1 a check failed, 2 bad input, 130 interrupted."""
     try:
-        arguments = parser().parse_args(argv)
+        top = parser()
+        arguments = top.parse_args(argv)
+        if not hasattr(arguments, "run"):
+            top.print_help(sys.stderr)
+            return InputError.exit_code
         code: int = arguments.run(arguments)
         return code
     except DistillError as error:
@@ -56,7 +60,7 @@ def parser() -> argparse.ArgumentParser:
         prog="distill", description="Teach a small detector where a large one looks, and see what was learned."
     )
     top.add_argument("--version", action="version", version=f"distill {__version__}")
-    commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    commands = top.add_subparsers(title="commands", metavar="COMMAND")
     for command in COMMANDS:
         command.add_to(commands)
     return top

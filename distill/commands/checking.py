@@ -26,6 +26,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     checks = doctor(arguments.config, **given(arguments))
     print("\n".join(map(str, checks)))
-    failed = [check for check in checks if not check.ok]
-    print(f"\n{len(failed)} of {len(checks)} checks failed" if failed else f"\nall {len(checks)} checks passed")
+    failed, warned = sum(not check.ok for check in checks), sum(check.warning for check in checks)
+    verdict = f"{failed} of {len(checks)} checks failed" if failed else f"all {len(checks)} checks passed"
+    print(f"\n{f'with {warned} warning(s), ' if warned else ''}{verdict}")
     return 1 if failed else 0

@@ -75,6 +75,8 @@ class Gloo(Witness):
         nn.parallel.DistributedDataParallel = OnCPU
         validator.get_torch_device_backend = lambda device: SimpleNamespace(current_device=lambda: 0)
         validator.AutoBackend = on_cpu(validator.AutoBackend)
+        measured = proof.weight_for_share  # on so few images both would come to the same
+        proof.weight_for_share = lambda *norms: measured(*norms) * (1 + RANK)
         dist.init_process_group("gloo", timeout=timedelta(seconds=120), rank=RANK, world_size=self.world_size)
 
 

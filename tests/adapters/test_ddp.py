@@ -78,7 +78,7 @@ def test_both_processes_end_with_the_same_student(together: Run) -> None:
 
 
 def test_both_processes_measured_one_weight(together: Run) -> None:
-    """And took one precision: what rank 0 wrote down holds for all."""
+    """What rank 0 wrote down holds for all: the mean of what each found (`gloo` sees to it that they find others)."""
     first, second = together.processes
     manifest = together.result.manifest
     assert first["weights"] == second["weights"] == manifest["weights"] and manifest["weights"]["attention"] > 0

@@ -79,6 +79,10 @@ MISTAKES: dict[str, tuple[list[str], dict[str, str | None], str]] = {  # more wo
     "a trainer's value": (["lr0=fast"], {}, "lr0"),
     "a weight of zero": (["--weight", "0"], {}, "--weight 0 would distil nothing"),
     "a weight of zero, as a key": (["weight=0.0"], {}, "--weight 0 would distil nothing"),
+    "a weight without a teacher": (["--weight", "3"], {"teacher": None}, "--weight without --teacher has no effect"),
+    "a device that is not there": ([], {"device": "63"}, "--device 63: "),
+    "a folder as teacher": ([], {"teacher": "runs/distill/done"}, "a folder; give the .pt file"),
+    "a description as teacher": ([], {"teacher": "yolo11s.yaml"}, "a description, not a trained network"),
     "two teachers": (["distill_model={teacher}"], {}, "ours or Ultralytics' own, not both at once"),
     "one thing twice": (["--seed", "1", "seed=1"], {}, "'seed' is given twice"),
     "one option twice": (["--seed", "1", "--seed", "2"], {}, "--seed is given twice"),
@@ -126,6 +130,11 @@ def test_a_mistake_is_one_line_and_writes_nothing(
     assert listing(used) == before
 
 
+def test_no_command_shows_the_help(cli: Cli) -> None:
+    code, _, err = cli([])
+    assert code == 2 and "train a student" in err
+
+
 def test_a_stride_that_does_not_fit(words: Words, cli: Cli, used: Path, checkpoint: Callable[..., Path]) -> None:
     before = listing(used)
     code, _, err = cli(words("train", "imgsz=96", teacher=checkpoint("yolov8n-p6.yaml")))
@@ -137,7 +146,6 @@ def test_a_stride_that_does_not_fit(words: Words, cli: Cli, used: Path, checkpoi
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ([], "the following arguments are required: COMMAND"),
         (["trian"], "'train'"),
         (["train", "--seed"], "argument --seed: expected one argument"),
         (["info", "more"], "'more' is no option here"),

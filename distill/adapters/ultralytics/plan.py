@@ -62,6 +62,10 @@ def plan(settings: Settings, arguments: Mapping[str, Any], command: str) -> Plan
             read_checkpoint(theirs[name], f"{name}=", settings.trust)
     if settings.teacher and theirs.get("distill_model"):
         raise InputError("--teacher and distill_model= both name a teacher: ours or Ultralytics' own, not both at once")
+    if Path(settings.teacher or "").suffix.lower() in (".yaml", ".yml"):
+        raise InputError(f"--teacher {settings.teacher}: a description, not a trained network: give a .pt")
+    if settings.weight is not None and not settings.teacher:
+        raise InputError("--weight without --teacher has no effect: name a teacher, or leave it out")
     if not settings.student:
         raise InputError("--student is missing: the network to train, such as --student yolo11n.yaml")
     if not settings.data:
@@ -107,7 +111,8 @@ def plan(settings: Settings, arguments: Mapping[str, Any], command: str) -> Plan
 def checked_device(device: str) -> str:
     """The device as it was given. Raises InputError when this machine does not have it."""
     try:
-        select_device(parse_device(device), verbose=False)
+        with quiet():
+            select_device(parse_device(device), verbose=False)
     except Exception as error:  # of Ultralytics or torch, in several lines
         raise InputError(f"--device {device}: {one_line(error).partition(' torch.cuda')[0]}") from error
     return device
@@ -124,7 +129,8 @@ def image_size(arguments: Mapping[str, Any], task: str, stride: int) -> int:
 
 
 def _with_suffix(file: str) -> str:
-    return file if Path(file).suffix else f"{file}.pt"  # `yolo11n` means yolo11n.pt, as for Ultralytics
+    """`yolo11n` means yolo11n.pt, as for Ultralytics; a folder stays one, to be refused as such."""
+    return file if Path(file).suffix or Path(file).exists() else f"{file}.pt"
 
 
 def _trained(given: Checkpoint) -> _Student:
