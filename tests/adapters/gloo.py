@@ -20,6 +20,7 @@ from ultralytics.engine import validator
 from ultralytics.utils import LOCAL_RANK, RANK
 from ultralytics.utils.torch_utils import unwrap_model
 
+from distill import proof
 from distill.adapters.ultralytics.tasks import DistillDetectionTrainer
 
 SEEN = "DISTILL_TESTS_SEEN"  # the folder into which every process writes what it saw
