@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,11 @@ class Settings:
     teacher_imgsz: int | None = _option("image size for the teacher; default: the student's", metavar="PIXELS")
     teacher_fraction: float = _option("compare on a random part of each batch (0.5: half; unbiased)", 1.0, "F")
     teacher_precision: str = _option("auto (bfloat16 where equal and faster), float32, or bfloat16", "auto", "TYPE")
+    heatmaps: tuple[str, ...] = _option(
+        "keep the maps of fixed validation images: every N epochs (10), or at these (3,6,10,60)",
+        default=(),
+        metavar="LIST",
+    )
     device: str | None = _option("cpu, 0, 0,1, mps; default: the first GPU, else the CPU", metavar="DEVICE")
     seed: int = _option("seed of the run", 0, "N")
     name: str | None = _option("name of the run folder; default: train, numbered", metavar="NAME")
@@ -63,11 +68,18 @@ class Settings:
         need(0 < self.teacher_fraction <= 1, "teacher_fraction", "above 0, at most 1")
         need(self.teacher_imgsz is None or self.teacher_imgsz >= 32, "teacher_imgsz", "at least 32 pixels")
         need(self.teacher_precision in PRECISIONS, "teacher_precision", f"one of {', '.join(PRECISIONS)}")
+        need(all(epoch.isdigit() and int(epoch) > 0 for epoch in self.heatmaps), "heatmaps", "whole numbers from 1")
         need(0 <= self.seed < 2**31, "seed", "a whole number from 0, below 2**31")  # NumPy takes no more than 32 bits
 
     def as_dict(self) -> dict[str, Any]:
         """Plain types only, for YAML and for the trainer's arguments."""
-        return {**asdict(self), "layers": list(self.layers)}
+        return {**asdict(self), "layers": list(self.layers), "heatmaps": list(self.heatmaps)}
+
+
+def due(heatmaps: Sequence[str], epoch: int) -> bool:
+    """Are maps kept after this epoch (from 1)? One number means every so many epochs, several mean just these."""
+    epochs = [int(text) for text in heatmaps]
+    return epoch % epochs[0] == 0 if len(epochs) == 1 else epoch in epochs
 
 
 TYPES: dict[str, type] = {
@@ -75,7 +87,7 @@ TYPES: dict[str, type] = {
     **dict.fromkeys(("weight", "share", "p", "teacher_fraction"), float),
     **dict.fromkeys(("teacher_imgsz", "seed"), int),
     "trust": bool,
-    "layers": tuple,
+    **dict.fromkeys(("layers", "heatmaps"), tuple),
 }
 ALIASES = {"model": "student"}  # so that a `yolo train` line works as it is
 

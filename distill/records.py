@@ -9,11 +9,13 @@ import os
 import platform
 import shutil
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+HEATMAPS = "heatmaps"
 SETTINGS, MANIFEST, TABLE = "distill.yaml", "manifest.json", "results.csv"
-OF_A_RUN = (SETTINGS, MANIFEST, TABLE, "args.yaml", "weights")  # what must never be of two runs
+OF_A_RUN = (SETTINGS, MANIFEST, TABLE, HEATMAPS, "args.yaml", "weights")  # what must never be of two runs
 
 
 def write_whole(path: Path, text: str) -> None:
@@ -25,6 +27,16 @@ def write_whole(path: Path, text: str) -> None:
         os.replace(aside, path)
     finally:
         aside.unlink(missing_ok=True)  # there only if something failed
+
+
+def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
+    """An .npz without pickles, in one step."""
+    import numpy as np
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.stem}.{os.getpid()}.npz")
+    np.savez_compressed(aside, **arrays)
+    os.replace(aside, path)
 
 
 def write_settings(folder: Path, settings: dict[str, Any]) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from distill.records import HEATMAPS
+
 if TYPE_CHECKING:
     from distill.jobs.training import TrainResult
 
@@ -57,6 +59,8 @@ def _pairs(result: TrainResult) -> str:
 
 def _files(result: TrainResult) -> str:
     lines = [f"best student  {result.best}", f"last student  {result.last}", f"epochs        {result.table}"]
+    if (maps := result.folder / HEATMAPS).is_dir():
+        lines.append(f"maps          {maps}")
     return "\n".join([*lines, f"everything    {result.folder}"])
 
 

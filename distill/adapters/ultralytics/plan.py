@@ -66,6 +66,8 @@ def plan(settings: Settings, arguments: Mapping[str, Any], command: str) -> Plan
         raise InputError(f"--teacher {settings.teacher}: a description, not a trained network: give a .pt")
     if settings.weight is not None and not settings.teacher:
         raise InputError("--weight without --teacher has no effect: name a teacher, or leave it out")
+    if settings.heatmaps and not settings.teacher:
+        raise InputError("--heatmaps without --teacher has nothing to set beside the student: name a teacher")
     if not settings.student:
         raise InputError("--student is missing: the network to train, such as --student yolo11n.yaml")
     if not settings.data:

@@ -15,10 +15,20 @@ from distill.adapters.ultralytics.anatomy import build_teacher
 from distill.adapters.ultralytics.inputs import Checkpoint, read_checkpoint
 from distill.adapters.ultralytics.wrapper import DistillingModule
 from distill.attention.pairs import Pair
+from distill.config import due
 from distill.distiller import Distiller
 from distill.errors import InputError
+from distill.modes import same_randomness
 from distill.proof import Check, Proof, prove
-from distill.records import read_manifest, sha256, versions, write_manifest, write_settings
+from distill.records import (
+    HEATMAPS,
+    read_manifest,
+    sha256,
+    versions,
+    write_arrays,
+    write_manifest,
+    write_settings,
+)
 from distill.teacher import Teacher
 from distill.terms.attention import AttentionTerm
 
@@ -61,6 +71,15 @@ class Session:
                 _record(trainer, own, {"before": found, "checks": [str(check) for check in checks]})
             trainer._clear_memory()
         return cls(distiller, proof)
+
+    def keep_maps(self, trainer: Any) -> None:
+        """Save the maps of the probe images after this epoch, where `--heatmaps` asks for it."""
+        epoch = trainer.epoch + 1
+        if self.distiller is None or not trainer.own.get("heatmaps") or not due(trainer.own["heatmaps"], epoch):
+            return
+        with same_randomness():
+            maps = rehearsal.probe_maps(trainer, trainer.ema.ema, self.distiller)
+        write_arrays(trainer.save_dir / HEATMAPS / f"epoch{epoch:04}.npz", maps)
 
     def end(self, trainer: Any, folder: Path) -> None:
         """Measure the student as Ultralytics saved it and complete the manifest; `folder` is where it will lie."""

@@ -174,6 +174,8 @@ class DistillationMixin(Base):
             means = {f"train/{name}": v for name, v in wrapped.means().items() if name.startswith("cos_")}
             metrics = {**metrics, **means}
         super().save_metrics(metrics)
+        if self.session is not None:
+            self.session.keep_maps(self)
 
     def save_model(self) -> bool:
         """Checkpoints are written aside and renamed: whenever the process dies, last.pt is whole.
