@@ -54,7 +54,8 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> list[Step]:
 
 
 @pytest.fixture(autouse=True)
-def fresh() -> Iterator[None]:
+def fresh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "inductor"))
     torch._dynamo.reset()
     counters.clear()
     yield
@@ -92,7 +93,8 @@ def check_compiled(train: Train, teacher: Path, steps: list[Step], watched: Watc
     assert not hooks(unwrap_model(trainer.model)) and not hooks(trainer.ema.ema)
     assert yaml.safe_load((result.folder / "args.yaml").read_text())["compile"] is True
     for file in (result.best, result.last):
-        assert torch.load(file, weights_only=False)["train_args"]["compile"] is True
+        content = torch.load(file, weights_only=False)
+        assert content["train_args"]["compile"] is True and content["model"].args["compile"] is True
         assert weights(file).keys() == trainer.ema.ema.state_dict().keys()
         assert not [text for text in strings_in(file) if text.startswith("distill.") or "dynamo" in text]
 

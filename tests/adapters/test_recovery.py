@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -29,14 +29,24 @@ from .tiny import hooks, rows, same, strings_in, weights
 
 Train = Callable[..., distill.TrainResult]
 Watched = dict[str, list[Any]]
-Step = Callable[[Callable[[int, torch.Tensor], torch.Tensor]], list[nn.Module]]
+
+
+class Moment(NamedTuple):
+    """A step of training: the wrapper that was in place, and where it believed to be."""
+
+    wrapper: DistillingModule
+    epoch: int
+    step: int
+
+
+Step = Callable[[Callable[[int, torch.Tensor], torch.Tensor]], list[Moment]]
 
 
 @pytest.fixture
 def step(monkeypatch: pytest.MonkeyPatch) -> Step:
     """step(change): in every training step `change(number, loss)` gets the student's own loss and gives what to use.
 
-    Returns the wrappers that were in place, one for each step.
+    Returns the steps that were made.
     """
     attach, forward, loss = DistillationMixin._attach, DistillingModule.forward, tasks.BaseModel.loss
     trainers: list[Any] = []
@@ -55,20 +65,20 @@ def step(monkeypatch: pytest.MonkeyPatch) -> Step:
         finally:
             inside.pop()
 
-    def install(change: Callable[[int, torch.Tensor], torch.Tensor]) -> list[nn.Module]:
-        wrappers: list[nn.Module] = []
+    def install(change: Callable[[int, torch.Tensor], torch.Tensor]) -> list[Moment]:
+        moments: list[Moment] = []
 
         def changed(self: Any, *args: Any) -> Any:
             total, items = loss(self, *args)
             if inside:
-                wrappers.append(inside[0])
-                total = change(len(wrappers), total)
+                moments.append(Moment(inside[0], inside[0].epoch, inside[0].step))
+                total = change(len(moments), total)
             return total, items
 
         monkeypatch.setattr(DistillationMixin, "_attach", attached)
         monkeypatch.setattr(DistillingModule, "forward", forwarded)
         monkeypatch.setattr(tasks.BaseModel, "loss", changed)
-        return wrappers
+        return moments
 
     return install
 
@@ -99,11 +109,12 @@ def test_training_recovers_from_a_loss_that_is_not_a_number(
     def spoil(number: int, loss: torch.Tensor) -> torch.Tensor:
         return loss * float("nan") if number == 4 else loss  # two steps an epoch
 
-    wrappers = step(spoil)
+    steps = step(spoil)
     result = train(teacher=teacher, epochs=3, nbs=4)
     trainer = watched["on_train_end"][0]
     assert len(watched["on_train_epoch_start"]) == 4  # one of them twice
-    assert len(wrappers) == 8 and len(set(map(id, wrappers))) == 1  # the wrapper has stayed in place
+    assert [moment[1:] for moment in steps] == [(0, 0), (0, 1), (1, 0), (1, 1), (1, 0), (1, 1), (2, 0), (2, 1)]
+    assert len({id(moment.wrapper) for moment in steps}) == 1  # it has stayed in place
     check_table(result.table, 3)
     check_plain(trainer)
     assert all(tensor.isfinite().all() for file in (result.best, result.last) for tensor in weights(file).values())
@@ -127,11 +138,12 @@ def test_out_of_memory_halves_the_batch(number: int, train: Train, teacher: Path
             raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
         return loss
 
-    wrappers = step(fail)
+    steps = step(fail)
     result = train(teacher=teacher, epochs=2)
     trainer = watched["on_train_end"][0]
     assert trainer.batch_size == trainer.args.batch == 2
-    assert len(wrappers) == number + 2 * 4  # from the start again, four steps of two images
+    again = [(epoch, i) for epoch in range(2) for i in range(4)]  # from the start, in four steps of two images
+    assert [moment[1:] for moment in steps] == [*((0, i) for i in range(number)), *again]
     check_table(result.table, 2)
     check_plain(trainer)
     assert [row["train/at_loss"] for row in rows(result.table)] == pytest.approx(

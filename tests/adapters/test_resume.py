@@ -202,7 +202,7 @@ def test_a_killed_run_goes_on(moment: str, place: Place, whole: Path) -> None:
         assert tasks.torch_safe_load(last, safe_only=True)[0]["epoch"] == at.epochs - 1  # whole
         assert weights(folder / "weights/best.pt")
 
-    ended = place.resume("runs/a/weights/last.pt" if at.epochs == 2 else "runs/a", before=measure_nothing)
+    ended = place.resume("runs/a/weights/last.pt" if at.epochs >= 2 else "runs/a", before=measure_nothing)
     assert ended.code == 0, ended.output[-3000:]
     check_finished(folder, whole, kept)
     table = rows(folder / "results.csv")
@@ -330,6 +330,18 @@ def test_a_folder_that_ultralytics_would_misread_is_refused_at_once(place: Place
     ended = place.start(name="it's mine")
     assert ended.code == 2 and ended.last_line.startswith("distill: ") and "it's mine" in ended.last_line
     assert not (place.path / "runs").exists()
+
+
+def test_a_folder_used_again_is_back_after_a_kill_before_training_began(whole: Path, place: Place) -> None:
+    """Ultralytics would have deleted its results.csv by then."""
+    shutil.copytree(whole, place.folder)
+    (place.folder / "notes.txt").write_text("mine")
+    before = contents(place.folder)
+    died(place.start("exist_ok=True", before=strike("distill.adapters.ultralytics.session:prove")))
+    assert contents(place.folder) != before
+    ended = place.resume()
+    assert ended.code == 2 and "is finished: nothing is left to resume" in ended.last_line
+    assert contents(place.folder) == before and [path.name for path in place.folder.parent.iterdir()] == ["a"]
 
 
 def test_what_is_no_run_is_refused(place: Place) -> None:

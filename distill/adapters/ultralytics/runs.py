@@ -43,6 +43,7 @@ def resume(path: str, device: str | None = None, trust: bool = False) -> Path:
     last = folder / "weights" / "last.pt"
     if not folder.is_dir():
         raise InputError(f"--resume {path}: no such run folder")
+    put_back(folder)  # what a run set aside that was killed before it began
     if not last.is_file():
         return _run(_again(folder, device, trust), folder, new=False)
     raw = read_checkpoint(str(last), "--resume", trust)

@@ -182,9 +182,9 @@ class DistillationMixin(Base):
 
         Our key is saved in `train_args`, which Ultralytics strips in the end; the network's own copy goes without.
         """
-        if hasattr(self.ema.ema, "args"):
-            self.ema.ema.args = type(self.args)(**{k: v for k, v in vars(self.args).items() if k != KEY})
         with self._staged(), self._original_compile():
+            if hasattr(self.ema.ema, "args"):
+                self.ema.ema.args = type(self.args)(**{k: v for k, v in vars(self.args).items() if k != KEY})
             return bool(super().save_model())
 
     def resume_training(self, ckpt: Any) -> None:
