@@ -7,6 +7,7 @@ import os
 import shlex
 import shutil
 import signal
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -25,6 +26,7 @@ from .apart import Ended, strike
 from .kit import Calls
 from .tiny import rows, weights
 
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="kills as POSIX does")
 EPOCHS = 3
 TRAINERS = "distill.adapters.ultralytics.trainers"
 TASKS = "distill.adapters.ultralytics.tasks"
@@ -118,6 +120,8 @@ def check_finished(folder: Path, whole: Path, kept: dict[str, Any], epochs: int 
     assert all(row["train/at_loss"] > 0 and row["train/cos_P3"] > 0 for row in table)
     assert manifest(folder)["finished"] and manifest(folder).keys() == manifest(whole).keys()
     assert settings(folder) == kept
+    used = yaml.safe_load((folder / "args.yaml").read_text())[KEY]
+    assert (used["weights"], used["precision_used"]) == (kept["weights"], kept["teacher_precision"])
     assert contents(folder).keys() == contents(whole).keys()
     assert {path.name for path in folder.iterdir()} == {path.name for path in whole.iterdir()}
     for file in (folder / "weights").iterdir():
