@@ -117,6 +117,17 @@ class AttentionMap:
         return replace(self, values=values.squeeze(1))
 
 
+def compared(attention: AttentionMap) -> Tensor:
+    """What enters the distance, (B, prod S): energy maps with norm 1 (only their shape counts), gates as they are."""
+    return attention.unit() if attention.kind == "energy" else attention.values.flatten(1)
+
+
+def meet(a: AttentionMap, b: AttentionMap) -> tuple[AttentionMap, AttentionMap]:
+    """Both maps on the smaller grid, dimension by dimension."""
+    size = tuple(map(min, a.size, b.size))
+    return a.resize(size), b.resize(size)
+
+
 class _Energy(torch.autograd.Function):
     """sum_c |F_c|^p, saving only F. Its textbook form writes |F|^p, as large as F, forward and again backward."""
 

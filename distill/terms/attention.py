@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from distill.attention.maps import AttentionMap
+from distill.attention.maps import AttentionMap, compared, meet
 from distill.attention.pairs import Pair
 from distill.terms.base import Batch, Reading, View
 
@@ -67,14 +67,3 @@ class AttentionTerm:
             loss = pair.weight * self._distance(a - b).mean()
             readings[pair.column] = Reading(loss, {f"cos_{pair.name}": cosine, f"dist_{pair.name}": distance})
         return readings
-
-
-def compared(attention: AttentionMap) -> Tensor:
-    """What enters the distance, (B, prod S): energy maps with norm 1 (only their shape counts), gates as they are."""
-    return attention.unit() if attention.kind == "energy" else attention.values.flatten(1)
-
-
-def meet(a: AttentionMap, b: AttentionMap) -> tuple[AttentionMap, AttentionMap]:
-    """Both maps on the smaller grid, dimension by dimension."""
-    size = tuple(map(min, a.size, b.size))
-    return a.resize(size), b.resize(size)
