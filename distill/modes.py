@@ -1,10 +1,11 @@
-"""Leaving a network, and the random generators, as they were found."""
+"""Leaving a network, and the random generators, as they were found; and a network as it was before training."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 
 import numpy as np
 import torch
@@ -35,3 +36,19 @@ def same_randomness() -> Iterator[None]:
         torch.set_rng_state(cpu)
         if cuda:
             torch.cuda.set_rng_state_all(cuda)
+
+
+def untrained(network: nn.Module, seed: int = 0) -> nn.Module:
+    """A copy with fresh random weights: every module that can draw its parameters anew does so, as torch starts them.
+
+    Works for pruned networks too, which no description rebuilds.
+    """
+    fresh = deepcopy(network)
+    with same_randomness():
+        torch.manual_seed(seed)
+        for module in fresh.modules():
+            for name in ("reset_parameters", "_reset_parameters"):  # the latter in torch's attention layers
+                if callable(again := getattr(module, name, None)):
+                    again()
+                    break
+    return fresh

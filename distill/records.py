@@ -9,9 +9,14 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
+
+from distill.errors import InputError
 
 HEATMAPS = "heatmaps"
 SETTINGS, MANIFEST, TABLE = "distill.yaml", "manifest.json", "results.csv"
@@ -37,6 +42,37 @@ def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
     aside = path.with_name(f".{path.stem}.{os.getpid()}.npz")
     np.savez_compressed(aside, **arrays)
     os.replace(aside, path)
+
+
+def next_folder(project: Path, name: str) -> Path:
+    """The first of `name`, `name2`, `name3`, ... that `project` does not hold yet; it is not made."""
+    numbers = (name if n == 1 else f"{name}{n}" for n in count(1))
+    return next(project / numbered for numbered in numbers if not (project / numbered).exists())
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """A folder that appears whole or not at all: what is written into the one that is yielded ends up at `path`.
+
+    Nothing is left if the block fails. Raises InputError where something lies at `path` already.
+    """
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise InputError(f"{path} exists and is not empty: name another folder, or move it away")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    try:
+        yield staging
+        staging.chmod(0o777 & ~_umask())  # mkdtemp's are private
+        if path.exists():
+            path.rmdir()
+        os.rename(staging, path)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)  # there only if something failed
+
+
+def _umask() -> int:
+    os.umask(mask := os.umask(0))
+    return mask
 
 
 def write_settings(folder: Path, settings: dict[str, Any]) -> None:

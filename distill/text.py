@@ -1,10 +1,10 @@
-"""Words for the user: what they gave, the nearest name to suggest, one line out of somebody else's message."""
+"""Words for the user: what they gave, the nearest name to suggest, one line out of somebody else's message, tables."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
 SIMILAR = 0.4  # difflib's own 0.6 misses a short name with one letter wrong: 'P9' for 'P3' is 0.5
@@ -28,3 +28,13 @@ def one_line(message: object) -> str:
     text = re.sub(r"\x1b\[[0-9;]*m", "", str(message))
     plain = "".join(" " if unicodedata.category(c) in ("So", "Cc") or c == "\ufe0f" else c for c in text)
     return re.sub(r"^(ERROR|WARNING)\s*", "", " ".join(plain.split()))
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """A table for the terminal, a line per row: the first column flush left, the others flush right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    text = []
+    for row in rows:
+        cells = [row[0].ljust(widths[0])] + [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
+        text.append("  ".join(cells).rstrip())
+    return "\n".join(text)

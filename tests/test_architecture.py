@@ -20,16 +20,16 @@ PACKAGE = ROOT / "distill"
 
 # From the ground up. A module imports from its own row and from the rows above it, never from a row below.
 LAYERS = (
-    ("errors", "config", "text", "modes", "records"),
+    ("errors", "config", "text", "modes", "records", "progress"),
     ("attention",),
-    ("terms", "networks", "view"),
+    ("terms", "networks", "view", "pictures"),
     ("teacher", "weighting", "schedule", "distiller", "proof"),
     ("adapters",),
     ("loading", "scenes", "jobs"),
     ("commands", "cli", "__main__"),
 )
 RANK = {name: rank for rank, row in enumerate(LAYERS) for name in row}
-STRANGERS = {"terms", "networks", "view"}  # one row, and none of them knows another
+STRANGERS = {"terms", "networks", "view", "pictures"}  # one row, and none of them knows another
 ONLY = {"scenes": {"errors"}}  # stricter than the rows: all that this module may import of ours
 DOORS = {  # a framework -> the files that may import it, relative to the package
     "ultralytics": "adapters/ultralytics/*",

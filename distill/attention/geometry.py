@@ -138,7 +138,7 @@ def _shift(a: Tensor, b: Tensor, dim: int) -> tuple[float, float]:
 
 
 def _refined(maps: Tensor, dim: int) -> Tensor:
-    """The maps drawn linearly on a grid `FINE` times as fine along `dim`, from the first cell's centre to the last's."""
+    """The maps drawn linearly, `FINE` times as fine along `dim`, from the first cell's centre to the last's."""
     moved = maps.movedim(dim, -1)
     flat = moved.reshape(-1, 1, moved.shape[-1])
     flat = F.interpolate(flat, size=(moved.shape[-1] - 1) * FINE + 1, mode="linear", align_corners=True)

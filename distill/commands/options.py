@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from dataclasses import fields
 from typing import Any
 
@@ -48,3 +49,18 @@ def given(arguments: argparse.Namespace) -> dict[str, Any]:
             raise InputError(f"'{key}' is given twice, the second time as {word}: once is enough")
         values[key] = value
     return values
+
+
+def whole(text: str) -> int:
+    """A whole number. argparse turns the error into a line that names the option."""
+    return int(text)
+
+
+def decimal(text: str) -> float:
+    """A finite number."""
+    if not math.isfinite(number := float(text)):
+        raise ValueError
+    return number
+
+
+whole.__name__, decimal.__name__ = "whole number", "number"  # argparse: invalid whole number value: 'x'

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from distill.config import find_config
 from distill.errors import DistillError
+from distill.jobs.comparison import REPORT, compare
 from distill.jobs.training import TrainResult
 from distill.records import TABLE
 from distill.scenes import scenes_data
@@ -50,7 +51,7 @@ def demo(project: str = "runs/demo", device: str = "cpu") -> str:
     }
     _train(first, folder)
     teacher = TrainResult.read(folder / "teacher")
-    guided = [*common, "--student", str(pico), "--name", "distilled", "--teacher", str(teacher.best)]
+    guided = [*common, "--student", str(pico), "--name", "distilled", "--teacher", str(teacher.best), "--heatmaps", "1"]
     _train({"distilled": guided}, folder)
 
     results = {name: TrainResult.read(folder / name) for name in EPOCHS}
@@ -59,7 +60,10 @@ def demo(project: str = "runs/demo", device: str = "cpu") -> str:
             raise DemoFailed(
                 f"the {name} network reached mAP50-95 {results[name].score:.3f}, under {floor}: see {folder}"
             )
-    return _comparison(results)
+    files = {name: str(result.best) for name, result in results.items()}
+    seen = compare(files["teacher"], files["distilled"], baseline=files["plain"], data=str(data), device=device)
+    pictures = seen.save(folder / "heatmap")
+    return f"{_comparison(results)}\n\nwhere they look, on validation images\n{seen}\n\nsee {pictures / REPORT}"
 
 
 def _train(runs: Mapping[str, list[str]], folder: Path) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from distill.records import HEATMAPS
+from distill.text import aligned
 
 if TYPE_CHECKING:
     from distill.jobs.training import TrainResult
@@ -36,7 +37,7 @@ def _networks(result: TrainResult) -> str:
         rows.append(("teacher", *_figures(before["teacher"].get("metrics", {}).get(key), before["teacher"]["profile"])))
         rows.append(("student before", *_figures(before["student"]["metrics"].get(key), trained)))
     rows.append(("student after", *_figures(result.score, trained)))
-    return _aligned(rows)
+    return aligned(rows)
 
 
 def _figures(score: float | None, profile: Mapping[str, Any]) -> Row:
@@ -54,20 +55,12 @@ def _pairs(result: TrainResult) -> str:
         name = pair["name"]
         cosines = f"{result.cosines_before[name]:.4f}", f"{result.cosines[name]:.4f}"
         rows.append((f"at_{name}", pair["student"], pair["teacher"], *cosines, f"{result.distances[name]:.4f}"))
-    return _aligned(rows) + "\n(attention on validation images, network against network)"
+    return aligned(rows) + "\n(attention on validation images, network against network)"
 
 
 def _files(result: TrainResult) -> str:
     lines = [f"best student  {result.best}", f"last student  {result.last}", f"epochs        {result.table}"]
     if (maps := result.folder / HEATMAPS).is_dir():
-        lines.append(f"maps          {maps}")
+        page = maps / "report.html"
+        lines.append(f"timeline      {page}" if page.is_file() else f"maps          {maps}")
     return "\n".join([*lines, f"everything    {result.folder}"])
-
-
-def _aligned(rows: Sequence[Row]) -> str:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    text = []
-    for row in rows:
-        cells = [row[0].ljust(widths[0])] + [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
-        text.append("  ".join(cells).rstrip())
-    return "\n".join(text)

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from distill.config import Settings, read_config, settings_from, split
-from distill.errors import InputError
+from distill.errors import DistillError, InputError
 from distill.loading import ultralytics_adapter
-from distill.records import TABLE, read_manifest
+from distill.records import HEATMAPS, TABLE, read_manifest
 
 
 @dataclass(frozen=True)
@@ -82,13 +82,25 @@ def train(config: str | None = None, **values: Any) -> TrainResult:
     """
     settings, arguments = resolved(config, values)
     adapter = ultralytics_adapter(settings.trust)
-    return TrainResult.read(adapter.train(adapter.plan(settings, arguments, command_line())))
+    return _ended(adapter.train(adapter.plan(settings, arguments, command_line())), settings.trust)
 
 
 def resume(folder: str | Path, device: str | None = None, trust: bool = False) -> TrainResult:
     """Go on with a run that was cut short, at any moment, with the settings it had."""
     adapter = ultralytics_adapter(trust)
-    return TrainResult.read(adapter.resume(str(folder), device, trust))
+    return _ended(adapter.resume(str(folder), device, trust), trust)
+
+
+def _ended(folder: Path, trust: bool) -> TrainResult:
+    """The result, and the timeline drawn; a run is not lost because its pictures could not be made."""
+    if (folder / HEATMAPS).is_dir():
+        from distill.jobs.timeline import draw_timeline
+
+        try:
+            draw_timeline(folder, trust)
+        except (DistillError, OSError) as error:
+            print(f"distill: the timeline was not drawn: {error}", file=sys.stderr)
+    return TrainResult.read(folder)
 
 
 def resolved(config: str | None, values: Mapping[str, Any]) -> tuple[Settings, dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""`--heatmaps` keeps the maps of the same few images, and changes nothing else."""
+"""`--heatmaps` keeps the maps of the same few images, changes nothing else, and ends in a timeline."""
 
 from __future__ import annotations
 
@@ -8,39 +8,80 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from distill import InputError, TrainResult
+from distill import InputError, TrainResult, compare
+from distill.jobs.timeline import read_timeline
 
-from .tiny import same, weights
+from .tiny import halved, same, weights
 
 Train = Callable[..., TrainResult]
 
 
 def maps_of(result: TrainResult) -> dict[str, dict[str, Any]]:
-    return {file.stem: dict(np.load(file)) for file in sorted((result.folder / "heatmaps").iterdir())}
+    return {file.stem: dict(np.load(file)) for file in sorted((result.folder / "heatmaps").glob("*.npz"))}
 
 
 def test_maps_are_kept_at_the_epochs_asked_for(train: Train, teacher: Path) -> None:
     plain = train(teacher=teacher, epochs=3)
     result = train(teacher=teacher, epochs=3, heatmaps="1,3")
     kept = maps_of(result)
-    assert list(kept) == ["epoch0001", "epoch0003"]
-    assert "heatmaps" in str(result)
-    first, last = kept.values()
-    names = [pair["name"] for pair in result.manifest["pairs"]]
-    assert set(first) == {"images", *(f"{side}_{name}" for side in ("student", "teacher") for name in names)}
+    assert list(kept) == ["epoch0000", "epoch0001", "epoch0003"]  # before training, and what was asked for
+    first, *_, last = kept.values()
     assert list(first["images"]) == list(last["images"])
-    for name in names:
-        student, guide = first[f"student_{name}"], first[f"teacher_{name}"]
-        assert student.dtype == np.float16 and student.ndim == 3
-        assert np.linalg.norm(student.astype(float), axis=(1, 2)) == pytest.approx(1, abs=5e-3)
-        assert (guide == last[f"teacher_{name}"]).all()
-        assert (student != last[f"student_{name}"]).any()
+    for pair in result.manifest["pairs"]:
+        student, guide = first[f"student_{pair['name']}"], first[f"teacher_{pair['name']}"]
+        assert student.dtype == np.float16 and student.ndim == 3 and len(student) == 4
+        assert np.square(student.astype(float)).mean(axis=(1, 2)) == pytest.approx(1, abs=5e-3)
+        assert (guide == last[f"teacher_{pair['name']}"]).all()
+        assert (student != last[f"student_{pair['name']}"]).any()
+        assert first[f"student_{pair['name']}_layer"][0] == pair["student"]
     assert same(weights(plain.last), weights(result.last))
 
 
+def test_the_last_maps_are_those_that_compare_reads(train: Train, teacher: Path, scenes: Path) -> None:
+    result = train(teacher=teacher, epochs=2, heatmaps="2")
+    exhibits, epochs = read_timeline(result.folder)
+    assert epochs == [0, 2]
+    seen = compare(str(teacher), str(result.last), data=str(scenes), imgsz=64, device="cpu").exhibit
+    for mine, theirs in zip(exhibits[-1].samples, seen.samples, strict=True):
+        assert mine.file == theirs.file and mine.frame == theirs.frame and mine.labels == theirs.labels
+        for name, sides in theirs.maps.items():
+            for key, values in sides.items():
+                got = mine.maps[name][key]
+                cosine = (got * values).sum() / np.linalg.norm(got) / np.linalg.norm(values)
+                assert cosine > 0.999  # last.pt is in half precision
+
+
+def test_the_timeline_is_drawn(train: Train, teacher: Path) -> None:
+    result = train(teacher=teacher, epochs=2, heatmaps=1)
+    folder = result.folder / "heatmaps"
+    with Image.open(folder / "timeline.gif") as film:
+        assert film.n_frames == 3
+    assert Image.open(folder / "curves.png").size[0] > 300
+    assert (folder / "report.html").stat().st_size > 10_000
+    assert str(folder / "report.html") in str(result)
+
+
+def test_pictures_that_are_not_square(train: Train, teacher: Path, scenes: Path, tmp_path: Path) -> None:
+    result = train(teacher=teacher, heatmaps=1, data=halved(scenes, tmp_path / "wide"))
+    exhibits, _ = read_timeline(result.folder)
+    frame = exhibits[0].samples[0].frame
+    assert frame.picture == (32, 64) and frame.input == (64, 64) and frame.shift == (16.0, 0.0)
+
+
+def test_a_run_is_not_lost_with_its_pictures(train: Train, teacher: Path, monkeypatch: Any, capsys: Any) -> None:
+    def fail(*_: Any) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr("distill.view.timeline.save_film", fail)
+    result = train(teacher=teacher, heatmaps=1)
+    assert result.last.is_file()
+    assert "the timeline was not drawn: disk full" in capsys.readouterr().err
+
+
 def test_every_so_many_epochs(train: Train, teacher: Path) -> None:
-    assert list(maps_of(train(teacher=teacher, epochs=3, heatmaps=2))) == ["epoch0002"]
+    assert list(maps_of(train(teacher=teacher, epochs=3, heatmaps=2))) == ["epoch0000", "epoch0002"]
 
 
 @pytest.mark.parametrize("wrong", ["0", "often", "1,-3"])
@@ -52,3 +93,8 @@ def test_what_is_no_epoch_is_refused(train: Train, teacher: Path, wrong: str) ->
 def test_maps_need_a_teacher(train: Train) -> None:
     with pytest.raises(InputError, match="--heatmaps without --teacher"):
         train(heatmaps=1)
+
+
+def test_a_folder_without_maps(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="train with --heatmaps"):
+        read_timeline(tmp_path)

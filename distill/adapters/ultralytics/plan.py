@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 from ultralytics.cfg import DEFAULT_CFG_DICT
 from ultralytics.utils.torch_utils import parse_device, select_device
@@ -114,7 +115,7 @@ def checked_device(device: str) -> str:
     """The device as it was given. Raises InputError when this machine does not have it."""
     try:
         with quiet():
-            select_device(parse_device(device), verbose=False)
+            torch.empty(0, device=select_device(parse_device(device), verbose=False))  # it lets unknown words pass
     except Exception as error:  # of Ultralytics or torch, in several lines
         raise InputError(f"--device {device}: {one_line(error).partition(' torch.cuda')[0]}") from error
     return device

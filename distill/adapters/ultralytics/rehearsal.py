@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from copy import copy, deepcopy
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from ultralytics.models.rtdetr.val import RTDETRValidator
@@ -23,10 +22,8 @@ from ultralytics.utils import callbacks
 from ultralytics.utils.torch_utils import autocast, get_flops, unwrap_model
 
 from distill.adapters.ultralytics.wrapper import as_batch
-from distill.attention.maps import AttentionMap, unit
 from distill.distiller import Distiller, Step
 from distill.proof import Pass
-from distill.terms.attention import AttentionTerm
 from distill.terms.base import Batch
 
 PROOF_IMAGES = 8  # a batch for the proof and the weight: enough for BatchNorm, seconds on a CPU
@@ -160,31 +157,6 @@ def compare(trainer: Any, module: Any, distiller: Distiller) -> dict[str, float]
         for name, value in step.figures().items():
             totals[name] = totals.get(name, 0.0) + value.item() * size
     return {name: value / images for name, value in totals.items()}
-
-
-@torch.no_grad()
-def probe_maps(trainer: Any, module: Any, distiller: Distiller) -> dict[str, np.ndarray]:
-    """Both networks' unit maps on the same few validation images, always the same ones.
-
-    `student_P3`, `teacher_P3`: (N, h, w) float16 on the layer's own grid; `images`: the N files' names.
-    """
-    validator = trainer.get_validator()
-    validator.device = trainer.device
-    student = deepcopy(module).float().eval()
-    whole = Distiller(distiller.teacher, distiller.terms, distiller.weights)
-    (raw,) = sample(trainer.test_loader, 1, PROOF_IMAGES)
-    names = np.array([str(name) for name in raw.get("im_file", ())])
-    images = validator.preprocess(raw)["img"].float()
-    with whole.watch(student, Batch(images)) as step:
-        student(images)
-    maps = {"images": names}
-    for term in (term for term in distiller.terms if isinstance(term, AttentionTerm)):
-        for pair in term.pairs:
-            sides = {"student": (pair.student, step.features), "teacher": (pair.teacher, step.guide)}
-            for side, (layer, features) in sides.items():
-                values = unit(AttentionMap.read(features[layer], layer, pair.kind, term.p).values)
-                maps[f"{side}_{pair.name}"] = values.cpu().numpy().astype(np.float16)
-    return maps
 
 
 def profile(module: Any, imgsz: int, repeats: int = 5) -> dict[str, float]:

@@ -13,6 +13,7 @@ from ultralytics.utils.torch_utils import unwrap_model
 from distill.adapters.ultralytics import rehearsal
 from distill.adapters.ultralytics.anatomy import build_teacher
 from distill.adapters.ultralytics.inputs import Checkpoint, read_checkpoint
+from distill.adapters.ultralytics.probing import Probe
 from distill.adapters.ultralytics.wrapper import DistillingModule
 from distill.attention.pairs import Pair
 from distill.config import due
@@ -25,7 +26,6 @@ from distill.records import (
     read_manifest,
     sha256,
     versions,
-    write_arrays,
     write_manifest,
     write_settings,
 )
@@ -39,6 +39,7 @@ class Session:
     def __init__(self, distiller: Distiller | None = None, proof: Proof | None = None) -> None:
         self.distiller = distiller
         self.proof = proof
+        self._probe: Probe | None = None
 
     @classmethod
     def begin(cls, trainer: Any) -> Session:
@@ -70,16 +71,19 @@ class Session:
             if RANK in {-1, 0}:
                 _record(trainer, own, {"before": found, "checks": [str(check) for check in checks]})
             trainer._clear_memory()
-        return cls(distiller, proof)
+        session = cls(distiller, proof)
+        if fresh:
+            session.keep_maps(trainer, 0)
+        return session
 
-    def keep_maps(self, trainer: Any) -> None:
-        """Save the maps of the probe images after this epoch, where `--heatmaps` asks for it."""
-        epoch = trainer.epoch + 1
-        if self.distiller is None or not trainer.own.get("heatmaps") or not due(trainer.own["heatmaps"], epoch):
+    def keep_maps(self, trainer: Any, epoch: int) -> None:
+        """Save the maps of the probe images after `epoch` where `--heatmaps` asks for it, and before the first (0)."""
+        asked = trainer.own.get("heatmaps")
+        if self.distiller is None or not asked or RANK not in {-1, 0} or not (epoch == 0 or due(asked, epoch)):
             return
         with same_randomness():
-            maps = rehearsal.probe_maps(trainer, trainer.ema.ema, self.distiller)
-        write_arrays(trainer.save_dir / HEATMAPS / f"epoch{epoch:04}.npz", maps)
+            self._probe = self._probe or Probe(trainer)
+            self._probe.keep(trainer.save_dir / HEATMAPS / f"epoch{epoch:04}.npz", trainer.ema.ema, self.distiller)
 
     def end(self, trainer: Any, folder: Path) -> None:
         """Measure the student as Ultralytics saved it and complete the manifest; `folder` is where it will lie."""

@@ -175,7 +175,7 @@ class DistillationMixin(Base):
             metrics = {**metrics, **means}
         super().save_metrics(metrics)
         if self.session is not None:
-            self.session.keep_maps(self)
+            self.session.keep_maps(self, self.epoch + 1)
 
     def save_model(self) -> bool:
         """Checkpoints are written aside and renamed: whenever the process dies, last.pt is whole.

@@ -1,0 +1,235 @@
+"""Look at the layers of one network, or at those of two: which match, how alike they are, what to pair."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import accumulate
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from distill.attention.layers import LayerInfo, by_role, resolve
+from distill.attention.pairs import ROLE
+from distill.attention.similarity import LEAST_IMAGES, Likeness, LikenessMeter, Response
+from distill.attention.taps import Taps
+from distill.errors import InputError
+from distill.jobs.findings import STUDENT, TEACHER, Analysis, Compared, Costed, Surveyed
+from distill.jobs.suggestions import candidates, suggest
+from distill.loading import ultralytics_adapter
+from distill.pictures.framing import letterbox
+from distill.pictures.source import Source, find_pictures
+from distill.progress import progress
+from distill.text import nearest
+
+USUAL_SIZE = {"classify": 224}  # pixels; 640 for all other tasks
+DEPTHS = ("top", "all")
+
+
+def analyse(
+    teacher: str | None = None,
+    student: str | None = None,
+    data: str | None = None,
+    *,
+    split: str = "val",
+    layers: Sequence[str] = (),
+    depth: str = "top",
+    imgsz: int | None = None,
+    max_images: int = 32,
+    batch: int = 16,
+    device: str = "cpu",
+    seed: int = 0,
+    trust: bool = False,
+) -> Analysis:
+    """The layers of the networks, and with two of them how alike each layer of one is to each of the other.
+
+    `teacher` is a .pt, `student` a .pt or a .yaml (untrained); one of them is enough. Two need `data`, of whose `split`
+    at most `max_images` pictures are taken, evenly spread, letterboxed into a square of `imgsz` pixels (default: what
+    the task is usually trained at), and run in minibatches of about `batch`, in an order drawn from `seed`. Compared
+    are the top-level layers with a grid of at least 2x2, or those that `layers` names (roles, numbers, dotted names,
+    globs, meant for both networks, or `student:teacher`). `depth` "all" lists the layers inside others too.
+
+    Raises InputError for whatever cannot be used.
+    """
+    _check(teacher, student, data, layers, depth)
+    _check_numbers(max_images, batch, seed)
+    adapter = ultralytics_adapter(trust)
+    from distill.adapters.ultralytics import environment, layer_costs, subjects
+
+    with environment.quiet():
+        files = {key: file for key, file in ((TEACHER, teacher), (STUDENT, student)) if file}
+        given = {key: subjects.read_network(file, f"--{key}", trust) for key, file in files.items()}
+        dataset = adapter.read_data(_known(data), list(given.values())[-1].task, trust) if data else None
+        networks = {key: subjects.subject(one, dataset, seed) for key, one in given.items()}
+        place = subjects.device_of(device)
+        size = _size(networks, imgsz)
+        tables = {key: adapter.layers_of(one.module, size) for key, one in networks.items()}
+        chosen = {key: _chosen(table, layers, key) for key, table in tables.items()}
+        compare = len(networks) == 2 and dataset is not None
+        source = find_pictures(adapter.images_of(dataset, split), max_images) if compare else Source(())
+        names, images = _read(source, size, seed) if compare else ((), torch.empty(0))
+
+        timed = progress(networks.items(), "networks timed", len(networks))
+        times = {key: layer_costs.layer_times(one.module, size, place) for key, one in timed}
+        surveys = {key: _survey(key, one, tables[key], times[key], depth) for key, one in networks.items()}
+        compared = None
+        if compare:
+            likeness = _likeness(networks, chosen, images, batch, place)
+            reach = {layer.name: _reach(layer.name, times[TEACHER]) for layer in chosen[TEACHER]}
+            pairs = candidates(chosen[STUDENT], chosen[TEACHER], likeness, reach)
+            sides = tuple(chosen[TEACHER]), tuple(chosen[STUDENT])
+            compared = Compared(*sides, likeness, names, tuple(pairs), tuple(suggest(pairs)))
+    sources = {"data": data, "split": split, "batch": batch, "device": str(place), "seed": seed}
+    notes = tuple(_notes(surveys.values(), compared, seed))
+    return Analysis(tuple(surveys.values()), size, sources, compared, notes, tuple(source.skipped))
+
+
+def _check(teacher: str | None, student: str | None, data: str | None, layers: Sequence[str], depth: str) -> None:
+    both = bool(teacher and student)
+    if not teacher and not student:
+        raise InputError("--student is missing: the network to look at; with --teacher the two are compared")
+    if both and str(teacher).lower().endswith((".yaml", ".yml")):
+        raise InputError(f"--teacher {teacher}: a description, not a trained network: give a .pt")
+    if both and not data:
+        raise InputError("--data is missing: a data.yaml, or 'scenes', for images to compare the two networks on")
+    if layers and not both:
+        raise InputError("--layers says what is compared: give --teacher and --student, or leave it out")
+    if depth not in DEPTHS:
+        raise InputError(f"--depth {depth}: one of {', '.join(DEPTHS)}")
+
+
+def _check_numbers(most: int, batch: int, seed: int) -> None:
+    if not 0 <= seed < 2**31:
+        raise InputError(f"--seed {seed}: a whole number from 0, below 2**31")
+    for name, value in (("--max-images", most), ("--batch", batch)):
+        if value < LEAST_IMAGES:
+            raise InputError(f"{name} {value}: at least {LEAST_IMAGES}, from which CKA can be estimated")
+
+
+def _known(data: str) -> str:
+    """The path of a data set that has only a name of ours."""
+    if data != "scenes":
+        return data
+    from distill.scenes import scenes_data
+
+    return str(scenes_data())
+
+
+def _size(networks: Mapping[str, Any], imgsz: int | None) -> int:
+    """The side of the images. Raises InputError where it does not fit the networks, or these not each other."""
+    size = USUAL_SIZE.get(list(networks.values())[-1].task, 640) if imgsz is None else imgsz
+    channels = {one.channels for one in networks.values()}
+    if len(networks) > 1 and channels != {3}:
+        raise InputError(f"--teacher and --student read images of {sorted(channels)} channels: pictures have 3")
+    stride = max(32, *(one.stride for one in networks.values()))
+    if size < stride or size % stride:
+        raise InputError(f"--imgsz {size}: not a multiple of {stride}: use {max(stride, -(-size // stride) * stride)}")
+    return size
+
+
+def _chosen(table: Sequence[LayerInfo], patterns: Sequence[str], key: str) -> list[LayerInfo]:
+    """The layers to compare, in order of execution. Raises InputError for a pattern that matches none of them."""
+    wide = [layer for layer in table if min(layer.size) >= 2]
+    if not patterns:
+        return [layer for layer in wide if layer.name.count(".") == 1]
+    names: set[str] = set()
+    for pattern in patterns:
+        mine, _, theirs = pattern.partition(":")
+        names.update(_named(table, theirs or mine if key == TEACHER else mine, key))
+    if narrow := names - {layer.name for layer in wide}:
+        raise InputError(f"layer '{min(narrow)}' of the {key} has fewer than 2x2 cells: use a larger --imgsz")
+    return [layer for layer in wide if layer.name in names]
+
+
+def _named(table: Sequence[LayerInfo], pattern: str, key: str) -> list[str]:
+    if ROLE.fullmatch(pattern):
+        roles = by_role(table)
+        if pattern not in roles:
+            raise InputError(f"layer '{pattern}' not found in the {key}{nearest(pattern, roles, n=len(roles))}")
+        return [roles[pattern].name]
+    return resolve([layer.name for layer in table], pattern, key)
+
+
+def _read(source: Source, size: int, seed: int) -> tuple[tuple[str, ...], Tensor]:
+    """The files and the images (N, 3, size, size), uint8 to save memory, in an order drawn from `seed`."""
+    pictures, images = [], []
+    for picture in progress(source, "images read", len(source)):
+        pictures.append(picture.file)
+        images.append((letterbox(picture.pixels, size, 32, square=True)[0] * 255).round().byte())
+    if len(images) < LEAST_IMAGES:
+        why = f"; left out: {' '.join(source.skipped[0])}" if source.skipped else ""
+        raise InputError(f"--data: {len(images)} images to compare on, and {LEAST_IMAGES} are needed{why}")
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed)).tolist()
+    return tuple(pictures[i] for i in order), torch.stack([images[i] for i in order])
+
+
+def minibatches(images: Tensor, batch: int) -> list[Tensor]:
+    """Parts of nearly the same size, about `batch`, none under the four images that CKA needs."""
+    number = max(1, min(-(-len(images) // batch), len(images) // LEAST_IMAGES))
+    return list(images.tensor_split(number))
+
+
+def _likeness(
+    networks: Mapping[str, Any],
+    chosen: Mapping[str, Sequence[LayerInfo]],
+    images: Tensor,
+    batch: int,
+    device: torch.device,
+) -> Likeness:
+    meter = LikenessMeter()
+    respond = {key: _responder(one, [x.name for x in chosen[key]], device) for key, one in networks.items()}
+    parts = minibatches(images, batch)
+    for part in progress(parts, f"minibatches of {len(parts[0])} images compared", len(parts)):
+        seen = part.to(device).float() / 255
+        meter.add(respond[TEACHER](seen), respond[STUDENT](seen))
+    return meter.result()
+
+
+def _responder(network: Any, layers: Sequence[str], device: torch.device) -> Callable[[Tensor], Response]:
+    module = network.module.to(device)
+
+    @torch.no_grad()
+    def respond(images: Tensor) -> Response:
+        with Taps(module, layers) as taps:
+            module(images)
+            features = taps.read()
+        for layer, output in features.items():
+            if not torch.isfinite(output).all():
+                raise InputError(f"layer '{layer}' gives values that are not finite: the network is damaged")
+        return Response.of(features)
+
+    return respond
+
+
+def _survey(key: str, network: Any, table: Sequence[LayerInfo], times: Mapping[str, float], depth: str) -> Surveyed:
+    total = sum(times.values())
+    rows = []
+    for layer in table:
+        seconds = times.get(layer.name)
+        if depth == "all" or layer.name.count(".") == 1:
+            share = None if seconds is None else seconds / total
+            rows.append(Costed(layer, seconds, share, _reach(layer.name, times)))
+    parameters = sum(p.numel() for p in network.module.parameters())
+    return Surveyed(key, network.file, network.task, network.trained, parameters, total, tuple(rows))
+
+
+def _reach(layer: str, times: Mapping[str, float]) -> float:
+    """The share of the forward pass up to and including the top-level layer that `layer` is or lies in."""
+    outer = ".".join(layer.split(".")[:2])
+    upto = dict(zip(times, accumulate(times.values()), strict=True))
+    return upto[outer] / sum(times.values())
+
+
+def _notes(surveys: Iterable[Surveyed], compared: Compared | None, seed: int) -> Iterator[str]:
+    for one in surveys:
+        if not one.trained:
+            yield (
+                f"the {one.key} is untrained (random weights of seed {seed}), as training starts: its layers pass the image "
+                "on nearly as it is, so CKA says how near to pixels the teacher's layers are; a student trained without "
+                "a teacher tells more"
+            )
+    if compared is not None and not compared.suggested:
+        yield (
+            "no pair is surely alike enough to be learned and not alike already: nothing to suggest; "
+            "`distill train` pairs the levels that both heads read"
+        )

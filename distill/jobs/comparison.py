@@ -1,0 +1,201 @@
+"""Look at a teacher and a student, layer by layer, on the same pictures."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from distill.errors import InputError
+from distill.jobs.figures import figures
+from distill.jobs.gathering import Looked, gather, pair_rows, prepare
+from distill.jobs.tables import lines, write_tables
+from distill.jobs.training import command_line
+from distill.loading import ultralytics_adapter
+from distill.pictures.source import Given, Source, find_pictures, spread
+from distill.progress import progress
+from distill.records import sha256, versions, whole_folder, write_arrays, write_manifest
+from distill.view.exhibit import BASELINE, STUDENT, TEACHER, Exhibit, Network
+
+PICTURES, REPORT, MAPS = "sheets", "report.html", "maps.npz"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What was seen: everything shown is in `exhibit`; `skipped` names the images that could not be read, and why.
+
+    In a notebook it shows itself as the report.
+    """
+
+    exhibit: Exhibit
+    skipped: tuple[tuple[str, str], ...]
+    manifest: Mapping[str, Any]
+
+    def save(self, folder: str | Path, mode: str = "shared", opacity: float = 0.6) -> Path:
+        """Write sheets/*.png, report.html, the tables, maps.npz and manifest.json into a new folder, and return it.
+
+        `mode` is the sheets' scale, "shared", "raw" or "each"; `opacity`, 0 to 1, that of the maps over the picture.
+        Raises InputError where something lies at `folder` already; then, as when stopped, nothing is written.
+        """
+        from distill.view.report.page import save_page
+        from distill.view.scale import MODES
+        from distill.view.sheet import save_sheets
+
+        if mode not in MODES:
+            raise InputError(f"--scale {mode}: one of {', '.join(MODES)}")
+        with whole_folder(Path(folder)) as staging:
+            sheets = save_sheets(self.exhibit, staging / PICTURES, mode, opacity)
+            for _ in progress(sheets, "sheets", len(self.exhibit.samples)):
+                pass
+            save_page([self.exhibit], staging / REPORT)
+            write_tables(self.exhibit.numbers, staging)
+            write_arrays(staging / MAPS, arrays(self.exhibit))
+            write_manifest(staging, dict(self.manifest))
+        return Path(folder)
+
+    def __str__(self) -> str:
+        return lines(self.exhibit.numbers)
+
+    def _repr_html_(self) -> str:
+        from distill.view.report.page import page
+
+        document = html.escape(page([self.exhibit]), quote=True)
+        return f'<iframe srcdoc="{document}" style="width: 100%; height: 800px; border: 0" title="attention"></iframe>'
+
+
+def compare(
+    teacher: str | None = None,
+    student: str | None = None,
+    images: Given | None = None,
+    *,
+    baseline: str | None = None,
+    data: str | None = None,
+    split: str = "val",
+    layers: Sequence[str] = (),
+    imgsz: int | None = None,
+    max_images: int = 16,
+    every: int | None = None,
+    conf: float = 0.25,
+    p: float = 2.0,
+    device: str | None = None,
+    seed: int = 0,
+    trust: bool = False,
+) -> Comparison:
+    """Run the networks on the same pictures and read their attention maps at paired layers.
+
+    >>> distill.compare("big.pt", "best.pt", "images/").save("out")
+
+    `teacher` and `student` are trained networks (.pt), one of them is enough; `baseline` is a second student, such as
+    one trained without a teacher. `images` is a file, a folder, a glob, a video (each `every`-th frame), or a list of
+    these; without it the `split` of `data` is taken, of which at most `max_images`, evenly spread. `data` gives the
+    labels. `layers` are patterns as for `pair_layers`. `imgsz` is the input's longer side in pixels, by default what
+    the student was trained at; `conf` the least score of predictions, in [0, 1]; `seed` that of the untrained student
+    beside which the figures stand. Raises InputError for whatever cannot be used.
+    """
+    adapter = ultralytics_adapter(trust)
+    files = {key: file for key, file in ((TEACHER, teacher), (STUDENT, student), (BASELINE, baseline)) if file}
+    _check(files, images, data, p, conf, max_images)
+    lookers = adapter.open_lookers(files, conf, device, trust)
+    task = next(reversed(lookers.values())).task
+    dataset = adapter.read_data(_known(data), task, trust) if data else None
+    source = _source(adapter, images, dataset, split, max_images, every)
+    size = imgsz or lookers.get(STUDENT, next(iter(lookers.values()))).imgsz
+    stride = max(looker.stride for looker in lookers.values())
+    pairs = pair_rows(lookers, layers, size)
+    how = adapter.framing(task, [looker.family for looker in lookers.values()])
+    inputs: list[Looked] = []
+    for picture in source:
+        labels = None
+        if dataset is not None:
+            labels = adapter.labels_of(Path(picture.file), picture.pixels.shape[:2], dataset, task, images is None)
+        inputs.append(prepare(picture, how, size, stride, labels))
+    if not inputs:
+        raise InputError(f"none of the {len(source)} images could be read; the first: {' '.join(source.skipped[0])}")
+    rows, samples, untrained = gather(lookers, pairs, inputs, p, seed)
+    networks = tuple(Network(key, Path(looker.file).name, looker.file) for key, looker in lookers.items())
+    exhibit = Exhibit(networks, tuple(rows), tuple(samples), title=" and ".join(_titles(networks)))
+    exhibit = Exhibit(networks, exhibit.rows, exhibit.samples, figures(exhibit, untrained, seed), exhibit.title)
+    manifest = _manifest(exhibit, source, {"imgsz": size, "p": p, "conf": conf, "seed": seed, "task": task})
+    return Comparison(exhibit, tuple(source.skipped), manifest)
+
+
+def arrays(exhibit: Exhibit) -> dict[str, np.ndarray]:
+    """Every map on its native grid, (h, w) float16, divided by its root mean square: `image/P3/student`.
+
+    `rms/image/P3/student` is what it was divided by (float32), so that raw values can be had from any of them.
+    """
+    found: dict[str, np.ndarray] = {}
+    for sample in exhibit.samples:
+        for row, sides in sample.maps.items():
+            for key, values in sides.items():
+                rms = np.sqrt(np.mean(np.square(values, dtype=np.float64)))
+                found[f"{sample.name}/{row}/{key}"] = (values / (rms or 1.0)).astype(np.float16)
+                found[f"rms/{sample.name}/{row}/{key}"] = np.array(rms, np.float32)
+    return found
+
+
+def _check(files: Mapping[str, str], images: Given | None, data: str | None, p: float, conf: float, most: int) -> None:
+    if not files:
+        raise InputError("--student is missing: the trained network to look at; with --teacher the two are compared")
+    if BASELINE in files and len(files) < 3:
+        raise InputError("--baseline is compared with --teacher, beside --student: name all three")
+    if images is None and data is None:
+        raise InputError("--source is missing: a file, a folder, a pattern or a video; or --data for its split")
+    if not p > 0:
+        raise InputError(f"--p {p}: a number above 0")
+    if not 0 <= conf <= 1:
+        raise InputError(f"--conf {conf}: a score from 0 to 1")
+    if most < 1:
+        raise InputError(f"--max-images {most}: a whole number from 1")
+
+
+def _known(data: str) -> str:
+    if data != "scenes":
+        return data
+    from distill.scenes import scenes_data
+
+    return str(scenes_data())
+
+
+def _source(
+    adapter: Any, images: Given | None, dataset: Mapping[str, Any] | None, split: str, most: int, every: int | None
+) -> Source:
+    if images is not None:
+        return find_pictures(images, most, every)
+    return Source(spread([(file, None) for file in adapter.images_of(dataset, split)], most))
+
+
+def _titles(networks: Iterable[Network]) -> list[str]:
+    return [f"{network.key} {network.title}" for network in networks]
+
+
+def _manifest(exhibit: Exhibit, source: Source, settings: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "command": command_line(),
+        "versions": versions(),
+        **settings,
+        "networks": {n.key: {"file": n.file, "sha256": sha256(n.file)} for n in exhibit.networks},
+        "pairs": [
+            {
+                "name": row.name,
+                "kind": row.kind,
+                **{
+                    key: {
+                        "layer": side.layer,
+                        "grid": side.grid,
+                        "stride": side.lattice.stride,
+                        "offset": side.lattice.offset,
+                        "agreement": side.lattice.agreement,
+                    }
+                    for key, side in row.sides.items()
+                },
+            }
+            for row in exhibit.rows
+        ],
+        "images": {sample.name: sample.file for sample in exhibit.samples},
+        "skipped": dict(source.skipped),
+    }

@@ -1,0 +1,100 @@
+"""How a student's attention moved towards the teacher's: what `--heatmaps` kept, drawn once a run is over."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from distill.attention.geometry import Frame, Lattice
+from distill.errors import InputError
+from distill.jobs.figures import figures
+from distill.loading import ultralytics_adapter
+from distill.pictures.source import Picture, Source
+from distill.progress import progress
+from distill.records import HEATMAPS, MANIFEST, read_manifest, read_settings
+from distill.view.exhibit import STUDENT, TEACHER, Exhibit, Network, Row, Sample, Side
+
+REPORT, FILM, CURVES = "report.html", "timeline.gif", "curves.png"
+
+
+def draw_timeline(run: str | Path, trust: bool = False) -> list[Path]:
+    """Draw the maps that a run with `--heatmaps` kept, one scale for all epochs; returns the files.
+
+    They lie beside the maps: a page with a slider over the epochs, an animation, and curves of distance and of energy
+    in the labelled boxes. Raises InputError for a folder that holds no such maps, or whose images are gone.
+    """
+    from distill.view.report.page import save_page
+    from distill.view.timeline import save_curves, save_film
+
+    folder = Path(run)
+    exhibits, epochs = read_timeline(folder, trust)
+    files = [folder / HEATMAPS / name for name in (REPORT, FILM, CURVES)]
+    save_page(exhibits, files[0], epochs)
+    save_film(exhibits, epochs, files[1])
+    save_curves(exhibits, epochs, files[2])
+    return files
+
+
+def read_timeline(run: Path, trust: bool = False) -> tuple[list[Exhibit], list[int]]:
+    """An exhibit for each epoch whose maps were kept, and these epochs; cells lie where the last one has them."""
+    kept = sorted((run / HEATMAPS).glob("epoch*.npz"))
+    if not kept:
+        raise InputError(f"{run}: it holds no {HEATMAPS}/epoch*.npz; train with --heatmaps 10, or 1,3,10")
+    manifest = read_manifest(run)
+    if not manifest:
+        raise InputError(f"{run}: it holds no {MANIFEST}: not a run folder of distill")
+    moments = []
+    for file in kept:
+        with np.load(file) as arrays:  # without pickles
+            moments.append(dict(arrays))
+    last = moments[-1]
+    names = [pair["name"] for pair in manifest["pairs"]]
+    pictures = list(Source([(Path(str(file)), None) for file in last["images"]]))
+    if len(pictures) < len(last["images"]):
+        raise InputError(f"{run}: its probe images are gone, such as {last['images'][0]}: put the data set back")
+    labels = _labels(manifest, pictures, trust)
+    p = float(read_settings(run).get("p", 2.0))
+    rows = tuple(_row(pair, last, p) for pair in manifest["pairs"])
+    networks = tuple(Network(key, Path(str(file)).name, str(file)) for key, file in _files(manifest).items())
+    exhibits = []
+    for arrays in progress(moments, "epochs", len(moments)):
+        samples = tuple(_sample(i, picture, labels[i], arrays, names) for i, picture in enumerate(pictures))
+        exhibit = Exhibit(networks, rows, samples, title=f"training run {run.name}")
+        exhibits.append(Exhibit(networks, rows, samples, figures(exhibit, None), exhibit.title))
+    return exhibits, [int(file.stem.removeprefix("epoch")) for file in kept]
+
+
+def _files(manifest: Mapping[str, Any]) -> dict[str, str]:
+    return {TEACHER: manifest["teacher"]["file"], STUDENT: manifest["student"]}
+
+
+def _labels(manifest: Mapping[str, Any], pictures: list[Picture], trust: bool) -> list[Any]:
+    adapter = ultralytics_adapter(trust)
+    task = manifest["task"]
+    data = adapter.read_data(manifest["data"]["file"], task, trust)
+    return [adapter.labels_of(Path(one.file), one.pixels.shape[:2], data, task, True) for one in pictures]
+
+
+def _row(pair: Mapping[str, Any], arrays: Mapping[str, np.ndarray], p: float) -> Row:
+    sides = {}
+    for key in (TEACHER, STUDENT):
+        name = f"{key}_{pair['name']}"
+        layer, kind, channels = map(str, arrays[f"{name}_layer"])
+        lattice = Lattice(*(tuple(arrays[f"{name}_{what}"].tolist()) for what in ("offset", "stride")))
+        sides[key] = Side(layer, kind, int(channels), arrays[name].shape[1:], lattice)
+    return Row(pair["name"], sides, pair["kind"], p)
+
+
+def _sample(i: int, picture: Picture, labels: Any, arrays: Mapping[str, np.ndarray], names: list[str]) -> Sample:
+    frame = Frame(*(tuple(arrays[f"frame_{key}"][i].tolist()) for key in Frame.__dataclass_fields__))
+    maps = {
+        name: {
+            key: arrays[f"{key}_{name}"][i].astype(np.float32) * arrays[f"{key}_{name}_rms"][i]
+            for key in (TEACHER, STUDENT)
+        }
+        for name in names
+    }
+    return Sample(picture.name, picture.file, picture.pixels, frame, maps, labels)

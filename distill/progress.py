@@ -1,0 +1,28 @@
+"""How far something is, on standard error, where people look while they wait."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+T = TypeVar("T")
+SILENT = 2.0  # seconds: what is done sooner needs no progress
+EVERY = 10.0  # seconds between lines where the output is no terminal
+
+
+def progress(items: Iterable[T], label: str, total: int) -> Iterator[T]:
+    """The items, as they are, with a line such as `images 5/16` that is rewritten as they go by."""
+    started = said = time.monotonic()
+    live = sys.stderr.isatty()
+    shown = False
+    for done, item in enumerate(items):
+        now = time.monotonic()
+        if now - started > SILENT and (live or now - said > EVERY):
+            print(f"\r{label} {done}/{total}" if live else f"{label} {done}/{total}", end="" if live else "\n",
+                  file=sys.stderr, flush=True)  # fmt: skip
+            said, shown = now, True
+        yield item
+    if shown:
+        print(f"\r{label} {total}/{total}" if live else f"{label} {total}/{total}", file=sys.stderr, flush=True)

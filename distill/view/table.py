@@ -1,0 +1,64 @@
+"""The figures of one image and pair as lines of text in a monospaced font."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from distill.view.exhibit import Exhibit, Row, Sample
+
+FIGURES = {
+    "distance": "distance",
+    "cosine": "cosine",
+    "spearman": "Spearman",
+    "overlap": "top-10 % overlap",
+    "area": "effective area",
+    "reference_area": "  the teacher's",
+}
+CONTROLS = ("shuffled", "untrained")  # the columns beside a figure, from `shuffled_distance` and so on
+MISSING = "–"
+
+
+def lines(exhibit: Exhibit, sample: Sample, row: Row) -> list[str]:
+    """A block for each network compared (or the only one): a heading, then a line per figure that exists.
+
+    Controls stand beside their figure: the distance to the teacher's map of another image (shuffled), and that of the
+    network before training (untrained). Columns of which nothing is known are left out.
+    """
+    found: list[str] = []
+    for network in exhibit.others:
+        for figures in exhibit.numbers.maps:
+            if (figures.get("image"), figures.get("pair"), figures.get("network")) == (
+                sample.name,
+                row.name,
+                network.key,
+            ):
+                title = f"{network.key} to {exhibit.reference.key}" if exhibit.reference else network.key
+                found += [""] * bool(found) + _block(title, figures)
+    return found
+
+
+def _block(title: str, figures: Mapping[str, Any]) -> list[str]:
+    shown = [name for name in FIGURES if _known(figures.get(name))]
+    if not shown:
+        return []
+    controls = [name for name in CONTROLS if any(_known(figures.get(f"{name}_{figure}")) for figure in shown)]
+    head = f"{title:<20.20}{'this':>8}" + "".join(f"{name:>10}" for name in controls)
+    return [head, *(_line(name, figures, controls) for name in shown)]
+
+
+def _line(name: str, figures: Mapping[str, Any], controls: list[str]) -> str:
+    values = [figures.get(name), *(figures.get(f"{control}_{name}") for control in controls)]
+    if not any(map(_known, values[1:])):  # a figure without controls, such as an area
+        values = values[:1]
+    first, *others = map(_number, values)
+    return f"{FIGURES[name]:<20}{first:>8}" + "".join(f"{value:>10}" for value in others)
+
+
+def _known(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not math.isnan(value)
+
+
+def _number(value: Any) -> str:
+    return f"{value:.3f}".replace("-", "−") if _known(value) else MISSING

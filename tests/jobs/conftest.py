@@ -1,0 +1,5 @@
+"""The jobs are tried on the adapter's tiny data and networks."""
+
+from __future__ import annotations
+
+from ..adapters.conftest import checkpoint, data, scenes, student, teacher  # noqa: F401

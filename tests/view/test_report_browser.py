@@ -1,0 +1,245 @@
+"""The report in a browser: what a reader does with it, and that it reads the same values as numpy."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from distill.attention.geometry import resample
+from distill.view.report.page import save_page
+from distill.view.scale import difference, relative
+from tests.view import kit
+
+NASTY = "</script><img src=x onerror=document.title='broken'>"
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+READ = """(canvas, x, y) => {
+    const copy = document.createElement("canvas");  // the page's own canvas is left as fast as it is
+    copy.width = copy.height = 1;
+    const context = copy.getContext("2d", { willReadFrequently: true });
+    context.drawImage(canvas, -Math.floor(x), -Math.floor(y));
+    return [...context.getImageData(0, 0, 1, 1).data];
+}"""
+CONTRAST = (Path(__file__).parent / "contrast.js").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def browser():
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        absent("playwright is not installed")
+    if BROWSER is None:
+        absent("there is no chromium")
+    with sync_playwright() as playwright:
+        launched = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+        yield launched
+        launched.close()
+
+
+def absent(what: str) -> None:
+    if os.environ.get("CI"):
+        pytest.fail(f"{what}, and CI must test the report")
+    pytest.skip(what)
+
+
+@pytest.fixture(scope="module")
+def exhibit():
+    found = kit.exhibit(images=3)
+    samples = [replace(found.samples[0], verdicts={"student": NASTY})]
+    samples[0] = replace(
+        samples[0], labels=tuple(replace(thing, name=NASTY) for thing in found.samples[0].labels), file=NASTY
+    )
+    objects = tuple({**row, "class": NASTY} if row["image"] == "scene0000" else row for row in found.numbers.objects)
+    numbers = replace(found.numbers, objects=objects)
+    return replace(found, samples=(*samples, *found.samples[1:]), numbers=numbers)
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory, exhibit):
+    return save_page([exhibit], tmp_path_factory.mktemp("report") / "report.html").as_uri()
+
+
+@pytest.fixture
+def visit(browser):
+    """Open an address in a tab that fails the test on any error, any message and any request to elsewhere."""
+    troubles, contexts = [], []
+
+    def go(address: str, width: int = 1280, theme: str = "light"):
+        context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=theme)
+        contexts.append(context)
+        tab = context.new_page()
+        tab.set_default_timeout(5000)
+        tab.on("console", lambda message: troubles.append(message.text))
+        tab.on("pageerror", lambda error: troubles.append(str(error)))
+        tab.on("request", lambda r: None if r.url.startswith(("file:", "data:")) else troubles.append(r.url))
+        tab.goto(address)
+        return tab
+
+    yield go
+    for context in contexts:
+        context.close()
+    assert not troubles
+
+
+def canvas(tab, panel: str):
+    return tab.locator(f'figure[data-panel="{panel}"] .stage canvas')
+
+
+def pixel(tab, panel: str, x: float = 0.5, y: float = 0.5) -> list[int]:
+    return canvas(tab, panel).evaluate(f"(c, [x, y]) => ({READ})(c, x * c.width, y * c.height)", [x, y])
+
+
+def value(text: str) -> float:
+    return float(re.search(r"Here: ([−\d.e]+)", text)[1].replace("−", "-"))
+
+
+def at(values: np.ndarray, lattice, frame, x: float, y: float) -> float:
+    """The value that numpy draws at a point of the picture, to a twentieth of a pixel."""
+    size = tuple(20 * n for n in frame.picture)
+    return resample(values, lattice, frame, size)[int(20 * y), int(20 * x)]
+
+
+def wait_for_picture(tab) -> None:
+    tab.wait_for_function(f"() => ({READ})(document.querySelector('.stage canvas'), 9, 9)[3] === 255")
+
+
+@pytest.mark.parametrize(("row", "x", "y"), [(0, 0.21, 0.33), (1, 0.83, 0.61), (2, 0.003, 0.99)])
+def test_values_under_the_pointer_are_those_of_numpy(visit, report, exhibit, row, x, y):
+    sample, shown = exhibit.samples[1], exhibit.rows[row]
+    tab = visit(f"{report}#view=image&image={sample.name}&layer={shown.name}")
+    box = canvas(tab, "teacher").bounding_box()
+    left, top = box["x"] + x * box["width"], box["y"] + y * box["height"]
+    tab.mouse.move(left, top)
+    height, width = sample.frame.picture
+    point = {"x": (left - box["x"]) / box["width"] * width, "y": (top - box["y"]) / box["height"] * height}
+    for key in ("teacher", "student"):
+        text = tab.locator(f'figure[data-panel="{key}"] .value').inner_text()
+        values, lattice = sample.maps[shown.name][key], shown.sides[key].lattice
+        assert value(text) == pytest.approx(at(relative(values), lattice, sample.frame, **point), rel=0.01)
+        raw = float(re.search(r"raw energy ([\d.]+)", text)[1])
+        assert raw == pytest.approx(at(values, lattice, sample.frame, **point), rel=0.01)
+    values, lattice = difference(shown, sample, "student", "teacher", "shared")
+    text = tab.locator('figure[data-panel="difference-student"] .value').inner_text()
+    assert value(text) == pytest.approx(at(values, lattice, sample.frame, **point), rel=0.02, abs=0.005)
+    assert "Teacher" in tab.locator("#readout").inner_text()
+
+
+def test_what_is_drawn_is_what_numpy_paints(visit, report, exhibit):
+    """At full opacity a canvas shows the colours of the scale where numpy's resampling puts them."""
+    from distill.view.scale import scales
+
+    sample, row = exhibit.samples[1], exhibit.rows[1]
+    tab = visit(f"{report}#view=image&image={sample.name}&layer=P4&opacity=100&boxes=none&show=student")
+    wait_for_picture(tab)
+    size = canvas(tab, "student").evaluate("c => [c.height, c.width]")
+    drawn = resample(relative(sample.maps["P4"]["student"]), row.sides["student"].lattice, sample.frame, tuple(size))
+    colours = scales([exhibit], "shared")["P4"].maps.paint(drawn)
+    for x, y in ((0.1, 0.1), (0.5, 0.4), (0.77, 0.9)):
+        expected = colours[int(y * size[0]), int(x * size[1])].astype(int)
+        np.testing.assert_allclose(pixel(tab, "student", x, y)[:3], expected, atol=4)
+
+
+def test_layer_scale_opacity_and_what_is_shown(visit, report):
+    tab = visit(f"{report}#view=image&image=scene0001&boxes=none")
+    wait_for_picture(tab)
+    first = pixel(tab, "student")
+    tab.get_by_label("P5", exact=True).check()
+    assert "P5" in tab.locator("#image-title").inner_text() and "layer=P5" in tab.url
+    assert pixel(tab, "student") != first
+    slider = tab.locator("#opacity").bounding_box()
+    middle = slider["y"] + slider["height"] / 2
+    tab.mouse.move(slider["x"] + 0.6 * slider["width"], middle)
+    tab.mouse.down()
+    shades = []
+    for part in (0.98, 0.5, 0.01):
+        tab.mouse.move(slider["x"] + part * slider["width"], middle)
+        shades.append(pixel(tab, "student"))
+    tab.mouse.up()
+    assert len({tuple(shade) for shade in shades}) == 3 and "opacity=0" in tab.url
+    tab.get_by_label("Student − teacher", exact=True).check()
+    assert tab.locator("#panels figure").count() == 1
+    assert "more, blue: less" in tab.locator("#panels").inner_text()
+    tab.locator("#mode").select_option("each")
+    assert "not comparable" in tab.locator("#panels").inner_text()
+    tab.get_by_label("Teacher", exact=True).check()
+    assert "not comparable" in tab.locator(".scale + div").inner_text()
+
+
+def test_keys_step_and_the_address_restores(visit, report):
+    tab = visit(report)
+    tab.locator("#gallery button").first.click()
+    for _ in range(3):
+        tab.keyboard.press("ArrowLeft")
+    assert tab.locator("#pick").input_value() == "0"
+    tab.keyboard.press("ArrowRight")
+    tab.keyboard.press("]")
+    assert tab.locator("#image-title").inner_text() == "scene0001, P4"
+    canvas(tab, "student").focus()
+    tab.keyboard.press("ArrowRight")  # moves the cross-hair, not the image
+    before = tab.locator("#readout").inner_text()
+    tab.keyboard.press("Shift+ArrowDown")
+    assert before.startswith("At x 80.8, y 60.0") and "y 68.0" in tab.locator("#readout").inner_text()
+    tab.keyboard.press("]")
+    assert tab.evaluate("document.activeElement.tagName") == "CANVAS"  # focus outlives the new panels
+    again = visit(tab.url)
+    assert again.locator("#image-title").inner_text() == "scene0001, P5"
+    tab.go_back()
+    assert tab.locator("#image-title").inner_text() == "scene0000, P3"
+
+
+def test_strangers_names_are_text(visit, report):
+    tab = visit(report)
+    tab.locator("#missed button", has_text=NASTY).first.click()
+    assert tab.locator("#image-title").inner_text().startswith("scene0000")
+    assert "object=0" in tab.url and "chosen" in tab.locator("#keys").inner_text()
+    assert NASTY in tab.locator("#image-lead").inner_text() and NASTY in tab.locator("#panels").inner_text()
+    assert tab.locator("img[src=x]").count() == 0 and tab.title() != "broken"
+
+
+def test_silent_pairs_say_so(visit, report, exhibit):
+    tab = visit(report)
+    assert "P5 tells nothing: matched images" in tab.locator("#silent").inner_text()
+    assert tab.locator("#near tbody tr").count() == 3 and "tells nothing" in tab.locator("#near").inner_text()
+    assert tab.locator("#chart svg circle").count() == 6  # a student and an untrained one at each pair
+
+
+def test_epochs(visit, tmp_path):
+    exhibits = [kit.exhibit(images=1, pairs=("P3",), seed=seed) for seed in range(3)]
+    tab = visit(save_page(exhibits, tmp_path / "t.html", [5, 10, 20]).as_uri() + "#view=image&boxes=none")
+    wait_for_picture(tab)
+    assert tab.locator("#epoch-name").inner_text() == "20"
+    last = pixel(tab, "difference-student")
+    tab.locator("#epoch").press("Home")
+    assert tab.locator("#epoch-name").inner_text() == "5" and "epoch=5" in tab.url
+    means = [one.numbers.summary["P3"]["student"]["distance"].mean for one in exhibits]
+    assert pixel(tab, "difference-student") != last
+    tab.locator("#to-overview").click()
+    assert f"{means[0]:.2f} to {means[2]:.2f}" in tab.locator("#trend").inner_text()
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1280])
+def test_legible_and_no_wider_than_the_window(visit, report, width, theme):
+    tab = visit(report, width, theme)
+    for view in ("overview", "image"):
+        tab.locator(f"#to-{view}").click()
+        assert tab.evaluate("document.documentElement.scrollWidth") <= width
+        assert tab.evaluate(CONTRAST) == []
+
+
+@pytest.mark.parametrize("networks", [("student",), ("teacher", "student", "baseline")])
+def test_one_and_three_networks(visit, tmp_path, networks):
+    bare = kit.exhibit(images=1, networks=networks, height=40)
+    if len(networks) == 1:
+        bare = replace(bare, samples=tuple(replace(one, labels=None) for one in bare.samples))
+    tab = visit(save_page([bare], tmp_path / "r.html").as_uri())
+    assert tab.locator("#figures").is_visible() == (len(networks) > 1)
+    tab.locator("#to-image").click()
+    wait_for_picture(tab)
+    assert tab.locator("#panels figure").count() == {1: 2, 3: 6}[len(networks)]

@@ -1,0 +1,30 @@
+"""Which layers of two networks match, how alike they are, and what to pair: `distill layers` from Python.
+
+    python tools/compare_layers.py --teacher big.pt --student yolo11n.yaml --data data.yaml --out layers
+
+Prints the tables and the suggested pairs, and writes them with the matrices into the folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from distill.jobs.analysis import analyse
+
+
+def main() -> None:
+    """Compare, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    for name in ("teacher", "student", "data", "out"):
+        parser.add_argument(f"--{name}", required=True, metavar="DIR" if name == "out" else "FILE")
+    parser.add_argument("--split", default="val", metavar="NAME", help="default: %(default)s")
+    parser.add_argument("--imgsz", type=int, metavar="PIXELS", help="default: 640")
+    arguments = vars(parser.parse_args())
+    out = arguments.pop("out")
+    analysis = analyse(**arguments)
+    print(analysis)
+    print(f"\nfiles  {analysis.save(out)}")
+
+
+if __name__ == "__main__":
+    main()
