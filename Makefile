@@ -16,7 +16,7 @@ PY    := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow lint bench clean
+.PHONY: help install demo gallery test test-slow lint bench clean
 .DELETE_ON_ERROR:
 
 help:  ## this list
@@ -45,6 +45,10 @@ $(STAMP): pyproject.toml
 demo: $(STAMP)  ## train a teacher, a plain and a distilled student on generated scenes, and compare them
 	@echo "==> demo: no download and no GPU needed; several minutes on two cores"
 	$(PY) -m distill demo $(ARGS)
+
+gallery: $(STAMP)  ## fill attention_visualizations/ with the pictures of networks trained on generated scenes
+	@echo "==> gallery: trains as the demo does, then draws; several minutes on two cores"
+	$(PY) tools/make_gallery.py $(ARGS)
 
 test: $(STAMP)  ## the fast tests
 	@echo "==> tests: a few minutes on two cores"

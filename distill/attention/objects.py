@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torchvision.ops import box_iou
 
 from distill.attention.geometry import Frame, Lattice
 
@@ -73,6 +72,8 @@ def match(labels: Sequence[Object], predictions: Sequence[Object], iou: float = 
     As COCO does: the IoU has to be at least `iou`, and a second prediction of the same object is a false alarm.
     Oriented boxes count with their bounds.
     """
+    from torchvision.ops import box_iou  # here: it takes a second to import, and pictures do not need it
+
     overlaps = box_iou(_boxes(predictions), _boxes(labels)).tolist()
     found: list[Object | None] = [None] * len(labels)
     false_alarms = []

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import accumulate
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from distill.attention.layers import LayerInfo, by_role, resolve
 from distill.attention.pairs import ROLE
-from distill.attention.similarity import LEAST_IMAGES, Likeness, LikenessMeter, Response
-from distill.attention.taps import Taps
+from distill.attention.similarity import LEAST_IMAGES
 from distill.errors import InputError
-from distill.jobs.findings import STUDENT, TEACHER, Analysis, Compared, Costed, Surveyed
+from distill.jobs.findings import STUDENT, TEACHER, Analysis, Compared, Surveyed
+from distill.jobs.layer_measures import measure_likeness, reach, read_images, survey
 from distill.jobs.suggestions import candidates, suggest
 from distill.loading import ultralytics_adapter
-from distill.pictures.framing import letterbox
 from distill.pictures.source import Source, find_pictures
 from distill.progress import progress
 from distill.text import nearest
@@ -67,16 +64,16 @@ def analyse(
         chosen = {key: _chosen(table, layers, key) for key, table in tables.items()}
         compare = len(networks) == 2 and dataset is not None
         source = find_pictures(adapter.images_of(dataset, split), max_images) if compare else Source(())
-        names, images = _read(source, size, seed) if compare else ((), torch.empty(0))
+        names, images = read_images(source, size, seed) if compare else ((), torch.empty(0))
 
         timed = progress(networks.items(), "networks timed", len(networks))
         times = {key: layer_costs.layer_times(one.module, size, place) for key, one in timed}
-        surveys = {key: _survey(key, one, tables[key], times[key], depth) for key, one in networks.items()}
+        surveys = {key: survey(key, one, tables[key], times[key], depth) for key, one in networks.items()}
         compared = None
         if compare:
-            likeness = _likeness(networks, chosen, images, batch, place)
-            reach = {layer.name: _reach(layer.name, times[TEACHER]) for layer in chosen[TEACHER]}
-            pairs = candidates(chosen[STUDENT], chosen[TEACHER], likeness, reach)
+            likeness = measure_likeness(networks, chosen, images, batch, place)
+            cost = {layer.name: reach(layer.name, times[TEACHER]) for layer in chosen[TEACHER]}
+            pairs = candidates(chosen[STUDENT], chosen[TEACHER], likeness, cost)
             sides = tuple(chosen[TEACHER]), tuple(chosen[STUDENT])
             compared = Compared(*sides, likeness, names, tuple(pairs), tuple(suggest(pairs)))
     sources = {"data": data, "split": split, "batch": batch, "device": str(place), "seed": seed}
@@ -150,85 +147,16 @@ def _named(table: Sequence[LayerInfo], pattern: str, key: str) -> list[str]:
     return resolve([layer.name for layer in table], pattern, key)
 
 
-def _read(source: Source, size: int, seed: int) -> tuple[tuple[str, ...], Tensor]:
-    """The files and the images (N, 3, size, size), uint8 to save memory, in an order drawn from `seed`."""
-    pictures, images = [], []
-    for picture in progress(source, "images read", len(source)):
-        pictures.append(picture.file)
-        images.append((letterbox(picture.pixels, size, 32, square=True)[0] * 255).round().byte())
-    if len(images) < LEAST_IMAGES:
-        why = f"; left out: {' '.join(source.skipped[0])}" if source.skipped else ""
-        raise InputError(f"--data: {len(images)} images to compare on, and {LEAST_IMAGES} are needed{why}")
-    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed)).tolist()
-    return tuple(pictures[i] for i in order), torch.stack([images[i] for i in order])
-
-
-def minibatches(images: Tensor, batch: int) -> list[Tensor]:
-    """Parts of nearly the same size, about `batch`, none under the four images that CKA needs."""
-    number = max(1, min(-(-len(images) // batch), len(images) // LEAST_IMAGES))
-    return list(images.tensor_split(number))
-
-
-def _likeness(
-    networks: Mapping[str, Any],
-    chosen: Mapping[str, Sequence[LayerInfo]],
-    images: Tensor,
-    batch: int,
-    device: torch.device,
-) -> Likeness:
-    meter = LikenessMeter()
-    respond = {key: _responder(one, [x.name for x in chosen[key]], device) for key, one in networks.items()}
-    parts = minibatches(images, batch)
-    for part in progress(parts, f"minibatches of {len(parts[0])} images compared", len(parts)):
-        seen = part.to(device).float() / 255
-        meter.add(respond[TEACHER](seen), respond[STUDENT](seen))
-    return meter.result()
-
-
-def _responder(network: Any, layers: Sequence[str], device: torch.device) -> Callable[[Tensor], Response]:
-    module = network.module.to(device)
-
-    @torch.no_grad()
-    def respond(images: Tensor) -> Response:
-        with Taps(module, layers) as taps:
-            module(images)
-            features = taps.read()
-        for layer, output in features.items():
-            if not torch.isfinite(output).all():
-                raise InputError(f"layer '{layer}' gives values that are not finite: the network is damaged")
-        return Response.of(features)
-
-    return respond
-
-
-def _survey(key: str, network: Any, table: Sequence[LayerInfo], times: Mapping[str, float], depth: str) -> Surveyed:
-    total = sum(times.values())
-    rows = []
-    for layer in table:
-        seconds = times.get(layer.name)
-        if depth == "all" or layer.name.count(".") == 1:
-            share = None if seconds is None else seconds / total
-            rows.append(Costed(layer, seconds, share, _reach(layer.name, times)))
-    parameters = sum(p.numel() for p in network.module.parameters())
-    return Surveyed(key, network.file, network.task, network.trained, parameters, total, tuple(rows))
-
-
-def _reach(layer: str, times: Mapping[str, float]) -> float:
-    """The share of the forward pass up to and including the top-level layer that `layer` is or lies in."""
-    outer = ".".join(layer.split(".")[:2])
-    upto = dict(zip(times, accumulate(times.values()), strict=True))
-    return upto[outer] / sum(times.values())
-
-
 def _notes(surveys: Iterable[Surveyed], compared: Compared | None, seed: int) -> Iterator[str]:
+    if compared is None:
+        return
     for one in surveys:
         if not one.trained:
             yield (
-                f"the {one.key} is untrained (random weights of seed {seed}), as training starts: its layers pass the image "
-                "on nearly as it is, so CKA says how near to pixels the teacher's layers are; a student trained without "
-                "a teacher tells more"
+                f"the {one.key} is untrained: layers of random weights (seed {seed}) answer nearly alike, so this "
+                "ranks the teacher's layers more than the pairs; a student trained without a teacher tells more"
             )
-    if compared is not None and not compared.suggested:
+    if not compared.suggested:
         yield (
             "no pair is surely alike enough to be learned and not alike already: nothing to suggest; "
             "`distill train` pairs the levels that both heads read"

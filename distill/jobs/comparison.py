@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -116,8 +116,8 @@ def compare(
     if not inputs:
         raise InputError(f"none of the {len(source)} images could be read; the first: {' '.join(source.skipped[0])}")
     rows, samples, untrained = gather(lookers, pairs, inputs, p, seed)
-    networks = tuple(Network(key, Path(looker.file).name, looker.file) for key, looker in lookers.items())
-    exhibit = Exhibit(networks, tuple(rows), tuple(samples), title=" and ".join(_titles(networks)))
+    networks = tuple(Network(key, title_of(looker.file), looker.file) for key, looker in lookers.items())
+    exhibit = Exhibit(networks, tuple(rows), tuple(samples), title=" against ".join(_titles(networks)))
     exhibit = Exhibit(networks, exhibit.rows, exhibit.samples, figures(exhibit, untrained, seed), exhibit.title)
     manifest = _manifest(exhibit, source, {"imgsz": size, "p": p, "conf": conf, "seed": seed, "task": task})
     return Comparison(exhibit, tuple(source.skipped), manifest)
@@ -136,6 +136,12 @@ def arrays(exhibit: Exhibit) -> dict[str, np.ndarray]:
                 found[f"{sample.name}/{row}/{key}"] = (values / (rms or 1.0)).astype(np.float16)
                 found[f"rms/{sample.name}/{row}/{key}"] = np.array(rms, np.float32)
     return found
+
+
+def title_of(file: str) -> str:
+    """What to call a network: its file's name, behind that of its run where the file is one of many called best.pt."""
+    path = Path(file)
+    return f"{path.parent.parent.name}/{path.name}" if path.parent.name == "weights" else path.name
 
 
 def _check(files: Mapping[str, str], images: Given | None, data: str | None, p: float, conf: float, most: int) -> None:
@@ -169,8 +175,9 @@ def _source(
     return Source(spread([(file, None) for file in adapter.images_of(dataset, split)], most))
 
 
-def _titles(networks: Iterable[Network]) -> list[str]:
-    return [f"{network.key} {network.title}" for network in networks]
+def _titles(networks: Sequence[Network]) -> list[str]:
+    """The students' first, the teacher's last."""
+    return [network.title for network in (*networks[1:], networks[0])]
 
 
 def _manifest(exhibit: Exhibit, source: Source, settings: dict[str, Any]) -> dict[str, Any]:

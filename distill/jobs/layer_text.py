@@ -41,7 +41,9 @@ def _network(network: Surveyed, imgsz: int) -> str:
         f"{1e3 * network.seconds:.1f} ms for one image of {imgsz} px"
     )
     rest = 1 - sum(layer.share or 0.0 for layer in network.layers)
-    return "\n".join([head, *lines, f"the head, which gives no feature map, takes the other {rest:.0%}"])
+    if rest >= 0.005:  # the head of a semantic network gives a feature map too
+        lines.append(f"the head, which gives no feature map, takes the other {rest:.0%}")
+    return "\n".join([head, *lines])
 
 
 def _row(layer: Costed) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from distill.attention.geometry import Frame, Lattice
 from distill.errors import InputError
+from distill.jobs.comparison import title_of
 from distill.jobs.figures import figures
 from distill.loading import ultralytics_adapter
 from distill.pictures.source import Picture, Source
@@ -58,7 +59,7 @@ def read_timeline(run: Path, trust: bool = False) -> tuple[list[Exhibit], list[i
     labels = _labels(manifest, pictures, trust)
     p = float(read_settings(run).get("p", 2.0))
     rows = tuple(_row(pair, last, p) for pair in manifest["pairs"])
-    networks = tuple(Network(key, Path(str(file)).name, str(file)) for key, file in _files(manifest).items())
+    networks = tuple(Network(key, title_of(str(file)), str(file)) for key, file in _files(manifest).items())
     exhibits = []
     for arrays in progress(moments, "epochs", len(moments)):
         samples = tuple(_sample(i, picture, labels[i], arrays, names) for i, picture in enumerate(pictures))

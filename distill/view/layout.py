@@ -11,8 +11,8 @@ from distill.view.table import lines
 MARGIN, GAP = 16, 16
 HEAD, STRIP, BETWEEN = 76, 36, 16  # the sheet's title; the captions over the predictions; the space under a row
 TITLE, CAPTION, FOOT = 22, 34, 34  # of a row: its own line, the panels' two lines, the colour bar and its label
-SMALLEST, LARGEST = 220, 340  # of the longer side of a panel's picture
-BUDGET = 1.2e6  # pixels of all panels together, at about a byte each in the file; panels shrink to keep to it
+SMALLEST, LARGEST = 180, 340  # of the longer side of a panel's picture
+BUDGET = 1.1e6  # pixels of all panels together, at about a byte each in the file; panels shrink to keep to it
 COLUMN = 240  # at least, for a column holds its panel's caption too
 FIGURES = 340
 LINE = 15

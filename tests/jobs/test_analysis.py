@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from distill.errors import InputError
-from distill.jobs.analysis import analyse, minibatches
+from distill.jobs.analysis import analyse
 from distill.jobs.findings import Analysis
+from distill.jobs.layer_measures import minibatches
 
 from ..adapters.conftest import checkpoint, scenes, student, teacher  # noqa: F401
 from ..adapters.tiny import PICO, RTDETR, micro

@@ -70,8 +70,8 @@ def visit(browser):
     """Open an address in a tab that fails the test on any error, any message and any request to elsewhere."""
     troubles, contexts = [], []
 
-    def go(address: str, width: int = 1280, theme: str = "light"):
-        context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=theme)
+    def go(address: str):
+        context = browser.new_context(viewport={"width": 1280, "height": 900})
         contexts.append(context)
         tab = context.new_page()
         tab.set_default_timeout(5000)
@@ -109,25 +109,27 @@ def wait_for_picture(tab) -> None:
     tab.wait_for_function(f"() => ({READ})(document.querySelector('.stage canvas'), 9, 9)[3] === 255")
 
 
-@pytest.mark.parametrize(("row", "x", "y"), [(0, 0.21, 0.33), (1, 0.83, 0.61), (2, 0.003, 0.99)])
-def test_values_under_the_pointer_are_those_of_numpy(visit, report, exhibit, row, x, y):
-    sample, shown = exhibit.samples[1], exhibit.rows[row]
-    tab = visit(f"{report}#view=image&image={sample.name}&layer={shown.name}")
-    box = canvas(tab, "teacher").bounding_box()
-    left, top = box["x"] + x * box["width"], box["y"] + y * box["height"]
-    tab.mouse.move(left, top)
+def test_values_under_the_pointer_are_those_of_numpy(visit, report, exhibit):
+    sample = exhibit.samples[1]
+    tab = visit(f"{report}#view=image&image={sample.name}")
     height, width = sample.frame.picture
-    point = {"x": (left - box["x"]) / box["width"] * width, "y": (top - box["y"]) / box["height"] * height}
-    for key in ("teacher", "student"):
-        text = tab.locator(f'figure[data-panel="{key}"] .value').inner_text()
-        values, lattice = sample.maps[shown.name][key], shown.sides[key].lattice
-        assert value(text) == pytest.approx(at(relative(values), lattice, sample.frame, **point), rel=0.01)
-        raw = float(re.search(r"raw energy ([\d.]+)", text)[1])
-        assert raw == pytest.approx(at(values, lattice, sample.frame, **point), rel=0.01)
-    values, lattice = difference(shown, sample, "student", "teacher", "shared")
-    text = tab.locator('figure[data-panel="difference-student"] .value').inner_text()
-    assert value(text) == pytest.approx(at(values, lattice, sample.frame, **point), rel=0.02, abs=0.005)
-    assert "Teacher" in tab.locator("#readout").inner_text()
+    for row, x, y in zip(exhibit.rows, (0.21, 0.83, 0.003), (0.33, 0.61, 0.99)):
+        tab.get_by_label(row.name, exact=True).check()
+        canvas(tab, "teacher").scroll_into_view_if_needed()
+        box = canvas(tab, "teacher").bounding_box()
+        left, top = round(box["x"] + x * box["width"]), round(box["y"] + y * box["height"])
+        tab.mouse.move(left, top)
+        point = {"x": (left - box["x"]) / box["width"] * width, "y": (top - box["y"]) / box["height"] * height}
+        for key in ("teacher", "student"):
+            text = tab.locator(f'figure[data-panel="{key}"] .value').inner_text()
+            values, lattice = sample.maps[row.name][key], row.sides[key].lattice
+            assert value(text) == pytest.approx(at(relative(values), lattice, sample.frame, **point), rel=0.01)
+            raw = float(re.search(r"raw energy ([\d.]+)", text)[1])
+            assert raw == pytest.approx(at(values, lattice, sample.frame, **point), rel=0.01)
+        values, lattice = difference(row, sample, "student", "teacher", "shared")
+        text = tab.locator('figure[data-panel="difference-student"] .value').inner_text()
+        assert value(text) == pytest.approx(at(values, lattice, sample.frame, **point), rel=0.02, abs=0.005)
+        assert "Teacher" in tab.locator("#readout").inner_text()
 
 
 def test_what_is_drawn_is_what_numpy_paints(visit, report, exhibit):
@@ -223,14 +225,16 @@ def test_epochs(visit, tmp_path):
     assert f"{means[0]:.2f} to {means[2]:.2f}" in tab.locator("#trend").inner_text()
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("width", [390, 1280])
-def test_legible_and_no_wider_than_the_window(visit, report, width, theme):
-    tab = visit(report, width, theme)
-    for view in ("overview", "image"):
-        tab.locator(f"#to-{view}").click()
-        assert tab.evaluate("document.documentElement.scrollWidth") <= width
-        assert tab.evaluate(CONTRAST) == []
+def test_legible_and_no_wider_than_the_window(visit, report):
+    tab = visit(report)
+    for width, theme in ((1280, "light"), (1280, "dark"), (390, "dark"), (390, "light")):
+        tab.set_viewport_size({"width": width, "height": 900})
+        tab.emulate_media(color_scheme=theme)
+        for view in ("overview", "image"):
+            tab.locator(f"#to-{view}").click()
+            assert tab.evaluate("document.documentElement.scrollWidth") <= width
+            assert tab.evaluate("document.documentElement.dataset.theme") == theme
+            assert tab.evaluate(CONTRAST) == []
 
 
 @pytest.mark.parametrize("networks", [("student",), ("teacher", "student", "baseline")])
