@@ -13,6 +13,7 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOME = {
+    "Analysis": "distill.jobs.analysis",
     "AttentionMap": "distill.attention.maps",
     "AttentionTerm": "distill.terms.attention",
     "Batch": "distill.terms.base",
@@ -29,6 +30,7 @@ _HOME = {
     "Teacher": "distill.teacher",
     "TrainResult": "distill.jobs.training",
     "View": "distill.terms.base",
+    "analyse": "distill.jobs.analysis",
     "attention_map": "distill.attention.maps",
     "compare": "distill.jobs.comparison",
     "describe": "distill.attention.layers",

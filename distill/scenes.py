@@ -254,6 +254,11 @@ def _write_png(path: Path, image: np.ndarray) -> None:
         raise OSError(f"could not write '{path.name}'")
 
 
+def named_data(data: str) -> str:
+    """What `--data` stands for: `scenes` is the generated set, made if need be; anything else is as the user has it."""
+    return str(scenes_data()) if data == "scenes" else data
+
+
 def scenes_data(train: int = 800, val: int = 100, size: int = 160, seed: int = 0) -> Path:
     """The `data.yaml` of generated scenes, made once and kept in the user's cache.
 

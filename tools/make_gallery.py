@@ -2,8 +2,8 @@
 
     python tools/make_gallery.py --out attention_visualizations
 
-Trains a teacher, a plain and a distilled student (as `distill demo` does, some minutes on two cores), looks at them with
-the commands that it prints, and writes the folder whole, with a README that names them.
+Trains a teacher, a plain and a distilled student (as `distill demo` does, some minutes on two cores), looks at them
+with the commands that it prints, and writes the folder whole, with a README that names them.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ MOST = 5_000_000  # bytes in all
 
 README = """# What the pictures of `distill` look like
 
-Everything here was made by `make gallery`, from generated scenes: a YOLO11n teacher, and two small students with the same
-seed and budget, one plain and one distilled. Five epochs teach them little; the pictures show what the tool shows, not
-how good distillation is ([results](../docs/results.md) has that).
+Everything here was made by `make gallery`, from generated scenes: a YOLO11n teacher, and two small students with the
+same seed and budget, one plain and one distilled. Five epochs teach them little; the pictures show what the tool shows,
+not how good distillation is ([results](../docs/results.md) has that).
 
 The networks, with the timeline of the distilled one:
 
@@ -45,9 +45,10 @@ The networks, with the timeline of the distilled one:
 
 ## The distilled student beside the plain one
 
-Three validation images: boxes at the top, then a row per pair of layers: teacher, distilled student, plain student, each
-one's difference from the teacher, and the figures of this image beside two controls (the student before training, and the
-teacher on other images). One colour range per row. The same as a page to browse: [shared/report.html](shared/report.html).
+Three validation images: boxes at the top, then a row per pair of layers: teacher, distilled student, plain student,
+each one's difference from the teacher, and the figures of this image beside two controls (the student before training,
+and the teacher on other images). One colour range per row. The same as a page to browse:
+[shared/report.html](shared/report.html).
 
 ```bash
 {shared}
@@ -77,8 +78,8 @@ nothing:
 
 ## How the student's attention moved towards the teacher's
 
-Kept by `--heatmaps 1` during the distilled run of the demonstration; epoch 0 is before training. The same with a slider:
-[timeline/report.html](timeline/report.html).
+Kept by `--heatmaps 1` during the distilled run of the demonstration; epoch 0 is before training. The same with a
+slider: [timeline/report.html](timeline/report.html).
 
 ![eight images, every epoch](timeline/timeline.gif)
 

@@ -20,9 +20,14 @@ from torch import Tensor
 Axes = tuple[float, ...]  # one number per spatial axis, (y, x) for pictures
 
 USUAL_OFFSET = 0.25  # of a stride: offsets lie between 0 (convolution arithmetic) and 0.5, so it is never far off
+VARIED = 8  # images behind a measured lattice: with fewer, noise on small grids passes for agreement
+LEAST_CELLS = 5  # on an axis: on fewer the search would compare single cells
 LEAST_AGREEMENT = 0.5  # correlation under which the mirrored answer says nothing of the offset
+LEAST_PEAK = 0.1  # of the best correlation over the worst, or what it lacks to 1, if less: flat scores tell of no place
 FINE = 16  # steps per cell in the search for the mirrored answer's shift
-FURTHEST = 1.5  # cells; offsets of 0 to 1 stride shift the mirrored answer by -1 to 1
+STEPS = range(-22, 7)  # offsets of -0.19 to 0.69 of a stride: convolutions give 0 to 0.5, and training moves within
+TOLERANCE = 1e-4  # of a correlation in float32
+TINY = 1e-30  # guards the division for a map that is zero
 
 
 @dataclass(frozen=True)
@@ -97,24 +102,37 @@ def calibrate(run: Callable[[Tensor], Mapping[str, Tensor]], images: Tensor) -> 
 
     `run(images)` gives each layer's maps (B, *S) for `images` (B, C, *S'); it is called once as they are and once for
     each axis mirrored. A network that answers alike to an image and to its mirror image gives the mirrored map shifted
-    by (1 - 2 offset / stride) cells, which is where the two maps correlate best. Where they hardly correlate (under
-    0.5) nothing is known, and a quarter of the stride is taken: it is at most a quarter of a cell from both 0, which
+    by (1 - 2 offset / stride) cells, which is where the two maps correlate best. What a map always is, whatever the
+    image (a bright border), is taken off first, for it does not mirror; so several images are needed, and fewer than
+    `VARIED` are filled up with copies moved round.
+
+    Where the maps hardly correlate (under 0.5), where they do at any shift, or where the best shift is the last one
+    tried, nothing is known, and a quarter of the stride is taken: it is at most a quarter of a cell from both 0, which
     convolution arithmetic gives a stack of strided 3x3 convolutions, and half a stride, that of patches.
     """
+    images = _varied(images)
     plain = run(images)
     measured: dict[str, list[tuple[float, float, float]]] = {layer: [] for layer in plain}
     for axis in range(images.ndim - 2):
         mirrored = run(images.flip(axis + 2))
         pixels = images.shape[axis + 2]
         for layer, maps in plain.items():
-            cells = maps.shape[axis + 1]
-            stride = _stride(pixels, cells)
-            shift, agreement = _shift(maps.float(), mirrored[layer].float().flip(axis + 1), axis + 1)
-            if agreement < LEAST_AGREEMENT:
+            stride = _stride(pixels, cells := maps.shape[axis + 1])
+            found = _shift(maps.float(), mirrored[layer].float().flip(axis + 1), axis + 1)
+            if found is None:
                 measured[layer].append((USUAL_OFFSET * stride, stride, 0.0))
             else:  # the mirrored map equals this one `shift` cells on: solve for the centre of cell 0
+                shift, agreement = found
                 measured[layer].append(((pixels - (cells - 1 - shift) * stride) / 2, stride, agreement))
     return {layer: Lattice(*(tuple(part) for part in zip(*found, strict=True))) for layer, found in measured.items()}
+
+
+def _varied(images: Tensor) -> Tensor:
+    """At least `VARIED` images: copies moved round by thirds and more of the sides where there are fewer."""
+    copies = -(-VARIED // len(images))
+    dims = tuple(range(2, images.ndim))
+    moved = [images.roll([round(images.shape[d] * 0.38 * k) for d in dims], dims) for k in range(copies)]
+    return torch.cat(moved) if copies > 1 else images
 
 
 def _stride(pixels: int, cells: int) -> float:
@@ -123,18 +141,28 @@ def _stride(pixels: int, cells: int) -> float:
     return float(whole) if whole and -(-pixels // whole) == cells else pixels / cells
 
 
-def _shift(a: Tensor, b: Tensor, dim: int) -> tuple[float, float]:
+def _shift(a: Tensor, b: Tensor, dim: int) -> tuple[float, float] | None:
     """By how many cells b (B, *S) lies behind a along `dim`, where they correlate best, and that correlation."""
-    cells = a.shape[dim]
-    reach = round(min(FURTHEST, (cells - 1) / 2) * FINE)
-    if reach < FINE:  # three cells or fewer: the search would compare single cells
-        return 0.0, 0.0
-    fine = [_refined(maps, dim) for maps in (a, b)]
+    if a.shape[dim] < LEAST_CELLS:
+        return None
+    fine = [_refined(_own(maps), dim) for maps in (a, b)]
+    reach = max(map(abs, STEPS))
     length = fine[0].shape[dim] - 2 * reach
     window = fine[0].narrow(dim, reach, length)
-    scores = [_correlation(window, fine[1].narrow(dim, reach + step, length)) for step in range(-reach, reach + 1)]
-    best = int(torch.tensor(scores).argmax())
-    return (best - reach) / FINE, scores[best]
+    scores = [_correlation(window, fine[1].narrow(dim, reach + step, length)) for step in STEPS]
+    best = int(np.argmax(scores))
+    agreement, peak = scores[best], scores[best] - min(scores)
+    at_the_end = best in (0, len(scores) - 1)
+    if at_the_end or agreement < LEAST_AGREEMENT or peak < min(LEAST_PEAK, 1 - agreement + TOLERANCE):
+        return None
+    return STEPS[best] / FINE, agreement
+
+
+def _own(maps: Tensor) -> Tensor:
+    """Each image's part of its map, at one size: divided by the root mean square, less the mean over all images."""
+    size = maps.flatten(1).square().mean(dim=1).sqrt().clamp_min(TINY)
+    relative = maps / size.view(-1, *[1] * (maps.ndim - 1))
+    return relative - relative.mean(dim=0)
 
 
 def _refined(maps: Tensor, dim: int) -> Tensor:
@@ -146,6 +174,6 @@ def _refined(maps: Tensor, dim: int) -> Tensor:
 
 
 def _correlation(a: Tensor, b: Tensor) -> float:
-    """Pearson's, the mean over samples; 0 for flat maps."""
+    """Pearson's over all images together, each about its own mean; 0 for flat maps."""
     a, b = (x.flatten(1) - x.flatten(1).mean(dim=1, keepdim=True) for x in (a, b))
-    return torch.cosine_similarity(a, b, dim=1).nan_to_num().mean().item()
+    return torch.cosine_similarity(a.flatten(), b.flatten(), dim=0).item()

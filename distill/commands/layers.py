@@ -31,6 +31,7 @@ def add_to(commands: Any) -> None:
     add = parser.add_argument
     add("--teacher", action=Once, metavar="FILE", help="trained network to learn from (.pt)")
     add("--student", action=Once, metavar="FILE", help="network that learns: a .pt, or a .yaml (untrained)")
+    add("--source", action=Once, metavar="WHAT", help="image, folder, 'glob*', video, .txt; default: --data's --split")
     add("--data", action=Once, metavar="FILE", help="data.yaml, a classification folder, or 'scenes'")
     add("--split", default="val", metavar="NAME", help="of --data; default: %(default)s")
     add(
@@ -41,8 +42,9 @@ def add_to(commands: Any) -> None:
         "default: all top-level layers",
     )
     add("--depth", choices=("top", "all"), default="top", help="what is listed: top-level layers (default), or all")
-    add("--imgsz", type=whole, metavar="PIXELS", help="square input, letterboxed; default: 640, to classify 224")
+    add("--imgsz", type=whole, metavar="PIXELS", help="square input, letterboxed; default: what the student learned on")
     add("--max-images", type=whole, default=32, metavar="N", help="evenly spread over the split; default: %(default)s")
+    add("--every", type=whole, metavar="N", help="of a video, every N-th frame; default: evenly spread")
     add("--batch", type=whole, default=16, metavar="N", help="images in a minibatch; default: %(default)s")
     add("--device", default="cpu", metavar="DEVICE", help="cpu, 0, mps: also what is timed; default: %(default)s")
     add("--seed", type=whole, default=0, metavar="N", help="of an untrained student's weights and the images' order")
@@ -62,11 +64,11 @@ def run(arguments: argparse.Namespace) -> int:
     folder = Path(arguments.out) if arguments.out else next_folder(DEFAULT_FOLDER, "layers")
     if arguments.out and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"--out {arguments.out}: it exists and is not empty: name another folder")
-    ours = ("layers", "out", "json", "run")
+    ours = ("source", "layers", "out", "json", "run")
     settings = {key: value for key, value in vars(arguments).items() if key not in ours}
     layers = [layer.strip() for layer in (arguments.layers or "").split(",") if layer.strip()]
     with redirect_stdout(sys.stderr):  # for a framework that greets there, which would spoil the JSON
-        analysis = analyse(layers=layers, **settings)
+        analysis = analyse(images=arguments.source, layers=layers, **settings)
     analysis.save(folder)
     if arguments.json:
         print(as_json(analysis), end="")

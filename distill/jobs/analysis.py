@@ -12,14 +12,15 @@ from distill.attention.pairs import ROLE
 from distill.attention.similarity import LEAST_IMAGES
 from distill.errors import InputError
 from distill.jobs.findings import STUDENT, TEACHER, Analysis, Compared, Surveyed
+from distill.jobs.gathering import choose_pictures
 from distill.jobs.layer_measures import measure_likeness, reach, read_images, survey
 from distill.jobs.suggestions import candidates, suggest
 from distill.loading import ultralytics_adapter
-from distill.pictures.source import Source, find_pictures
+from distill.pictures.source import Given, Source
 from distill.progress import progress
+from distill.scenes import named_data
 from distill.text import nearest
 
-USUAL_SIZE = {"classify": 224}  # pixels; 640 for all other tasks
 DEPTHS = ("top", "all")
 
 
@@ -28,6 +29,8 @@ def analyse(
     student: str | None = None,
     data: str | None = None,
     *,
+    images: Given | None = None,
+    every: int | None = None,
     split: str = "val",
     layers: Sequence[str] = (),
     depth: str = "top",
@@ -40,15 +43,16 @@ def analyse(
 ) -> Analysis:
     """The layers of the networks, and with two of them how alike each layer of one is to each of the other.
 
-    `teacher` is a .pt, `student` a .pt or a .yaml (untrained); one of them is enough. Two need `data`, of whose `split`
-    at most `max_images` pictures are taken, evenly spread, letterboxed into a square of `imgsz` pixels (default: what
-    the task is usually trained at), and run in minibatches of about `batch`, in an order drawn from `seed`. Compared
+    `teacher` is a .pt, `student` a .pt or a .yaml (untrained); one of them is enough. Two need pictures: `images` (a
+    file, a folder, a glob, a video (each `every`-th frame), or a list of these), or the `split` of `data`. At most
+    `max_images` are taken, evenly spread, letterboxed into a square of `imgsz` pixels (default: what the student, or
+    else the teacher, was trained at), and run in minibatches of about `batch`, in an order drawn from `seed`. Compared
     are the top-level layers with a grid of at least 2x2, or those that `layers` names (roles, numbers, dotted names,
     globs, meant for both networks, or `student:teacher`). `depth` "all" lists the layers inside others too.
 
     Raises InputError for whatever cannot be used.
     """
-    _check(teacher, student, data, layers, depth)
+    _check(teacher, student, data or images, layers, depth)
     _check_numbers(max_images, batch, seed)
     adapter = ultralytics_adapter(trust)
     from distill.adapters.ultralytics import environment, layer_costs, subjects
@@ -56,39 +60,46 @@ def analyse(
     with environment.quiet():
         files = {key: file for key, file in ((TEACHER, teacher), (STUDENT, student)) if file}
         given = {key: subjects.read_network(file, f"--{key}", trust) for key, file in files.items()}
-        dataset = adapter.read_data(_known(data), list(given.values())[-1].task, trust) if data else None
+        dataset = adapter.read_data(named_data(data), list(given.values())[-1].task, trust) if data else None
         networks = {key: subjects.subject(one, dataset, seed) for key, one in given.items()}
         place = subjects.device_of(device)
         size = _size(networks, imgsz)
         tables = {key: adapter.layers_of(one.module, size) for key, one in networks.items()}
         chosen = {key: _chosen(table, layers, key) for key, table in tables.items()}
-        compare = len(networks) == 2 and dataset is not None
-        source = find_pictures(adapter.images_of(dataset, split), max_images) if compare else Source(())
-        names, images = read_images(source, size, seed) if compare else ((), torch.empty(0))
+        compare = len(networks) == 2
+        source = choose_pictures(adapter, images, dataset, split, max_images, every) if compare else Source(())
+        names, batches = read_images(source, size, seed) if compare else ((), torch.empty(0))
 
         timed = progress(networks.items(), "networks timed", len(networks))
         times = {key: layer_costs.layer_times(one.module, size, place) for key, one in timed}
         surveys = {key: survey(key, one, tables[key], times[key], depth) for key, one in networks.items()}
         compared = None
         if compare:
-            likeness = measure_likeness(networks, chosen, images, batch, place)
+            likeness = measure_likeness(networks, chosen, batches, batch, place)
             cost = {layer.name: reach(layer.name, times[TEACHER]) for layer in chosen[TEACHER]}
             pairs = candidates(chosen[STUDENT], chosen[TEACHER], likeness, cost)
             sides = tuple(chosen[TEACHER]), tuple(chosen[STUDENT])
             compared = Compared(*sides, likeness, names, tuple(pairs), tuple(suggest(pairs)))
-    sources = {"data": data, "split": split, "batch": batch, "device": str(place), "seed": seed}
+    sources = {
+        "data": data,
+        "images": None if images is None else str(images),
+        "split": split,
+        "batch": batch,
+        "device": str(place),
+        "seed": seed,
+    }
     notes = tuple(_notes(surveys.values(), compared, seed))
     return Analysis(tuple(surveys.values()), size, sources, compared, notes, tuple(source.skipped))
 
 
-def _check(teacher: str | None, student: str | None, data: str | None, layers: Sequence[str], depth: str) -> None:
+def _check(teacher: str | None, student: str | None, pictures: Any, layers: Sequence[str], depth: str) -> None:
     both = bool(teacher and student)
     if not teacher and not student:
         raise InputError("--student is missing: the network to look at; with --teacher the two are compared")
     if both and str(teacher).lower().endswith((".yaml", ".yml")):
         raise InputError(f"--teacher {teacher}: a description, not a trained network: give a .pt")
-    if both and not data:
-        raise InputError("--data is missing: a data.yaml, or 'scenes', for images to compare the two networks on")
+    if both and not pictures:
+        raise InputError("--data is missing: a data.yaml, or 'scenes', for images to compare on; or name a --source")
     if layers and not both:
         raise InputError("--layers says what is compared: give --teacher and --student, or leave it out")
     if depth not in DEPTHS:
@@ -103,18 +114,10 @@ def _check_numbers(most: int, batch: int, seed: int) -> None:
             raise InputError(f"{name} {value}: at least {LEAST_IMAGES}, from which CKA can be estimated")
 
 
-def _known(data: str) -> str:
-    """The path of a data set that has only a name of ours."""
-    if data != "scenes":
-        return data
-    from distill.scenes import scenes_data
-
-    return str(scenes_data())
-
-
 def _size(networks: Mapping[str, Any], imgsz: int | None) -> int:
     """The side of the images. Raises InputError where it does not fit the networks, or these not each other."""
-    size = USUAL_SIZE.get(list(networks.values())[-1].task, 640) if imgsz is None else imgsz
+    trained = [one for one in networks.values() if one.trained] or list(networks.values())
+    size = trained[-1].imgsz if imgsz is None else imgsz
     channels = {one.channels for one in networks.values()}
     if len(networks) > 1 and channels != {3}:
         raise InputError(f"--teacher and --student read images of {sorted(channels)} channels: pictures have 3")

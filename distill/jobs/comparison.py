@@ -12,15 +12,23 @@ import numpy as np
 
 from distill.errors import InputError
 from distill.jobs.figures import figures
-from distill.jobs.gathering import Looked, gather, pair_rows, prepare
+from distill.jobs.gathering import Looked, choose_pictures, gather, pair_rows, prepare
 from distill.jobs.tables import lines, write_tables
 from distill.jobs.training import command_line
 from distill.loading import ultralytics_adapter
-from distill.pictures.source import Given, Source, find_pictures, spread
-from distill.progress import progress
+from distill.pictures.source import Given, Source
 from distill.records import sha256, versions, whole_folder, write_arrays, write_manifest
+from distill.scenes import named_data
 from distill.view.exhibit import BASELINE, STUDENT, TEACHER, Exhibit, Network
 
+RANGES = {  # of settings: lowest, highest, in words
+    "imgsz": (32, 2**16, "at least 32 pixels"),
+    "max-images": (1, 2**31, "a whole number from 1"),
+    "every": (1, 2**31, "a whole number from 1"),
+    "conf": (0, 1, "a score from 0 to 1"),
+    "p": (1e-3, 1e3, "a number above 0"),
+    "seed": (0, 2**31 - 1, "a whole number from 0, below 2**31"),
+}
 PICTURES, REPORT, MAPS = "sheets", "report.html", "maps.npz"
 
 
@@ -42,15 +50,10 @@ class Comparison:
         Raises InputError where something lies at `folder` already; then, as when stopped, nothing is written.
         """
         from distill.view.report.page import save_page
-        from distill.view.scale import MODES
         from distill.view.sheet import save_sheets
 
-        if mode not in MODES:
-            raise InputError(f"--scale {mode}: one of {', '.join(MODES)}")
         with whole_folder(Path(folder)) as staging:
-            sheets = save_sheets(self.exhibit, staging / PICTURES, mode, opacity)
-            for _ in progress(sheets, "sheets", len(self.exhibit.samples)):
-                pass
+            save_sheets(self.exhibit, staging / PICTURES, mode, opacity)
             save_page([self.exhibit], staging / REPORT)
             write_tables(self.exhibit.numbers, staging)
             write_arrays(staging / MAPS, arrays(self.exhibit))
@@ -98,11 +101,12 @@ def compare(
     """
     adapter = ultralytics_adapter(trust)
     files = {key: file for key, file in ((TEACHER, teacher), (STUDENT, student), (BASELINE, baseline)) if file}
-    _check(files, images, data, p, conf, max_images)
+    numbers = {"imgsz": imgsz, "max-images": max_images, "every": every, "conf": conf, "p": p, "seed": seed}
+    _check(files, data or images, numbers)
     lookers = adapter.open_lookers(files, conf, device, trust)
     task = next(reversed(lookers.values())).task
-    dataset = adapter.read_data(_known(data), task, trust) if data else None
-    source = _source(adapter, images, dataset, split, max_images, every)
+    dataset = adapter.read_data(named_data(data), task, trust) if data else None
+    source = choose_pictures(adapter, images, dataset, split, max_images, every)
     size = imgsz or lookers.get(STUDENT, next(iter(lookers.values()))).imgsz
     stride = max(looker.stride for looker in lookers.values())
     pairs = pair_rows(lookers, layers, size)
@@ -144,35 +148,17 @@ def title_of(file: str) -> str:
     return f"{path.parent.parent.name}/{path.name}" if path.parent.name == "weights" else path.name
 
 
-def _check(files: Mapping[str, str], images: Given | None, data: str | None, p: float, conf: float, most: int) -> None:
+def _check(files: Mapping[str, str], pictures: Any, numbers: Mapping[str, float | None]) -> None:
     if not files:
         raise InputError("--student is missing: the trained network to look at; with --teacher the two are compared")
     if BASELINE in files and len(files) < 3:
         raise InputError("--baseline is compared with --teacher, beside --student: name all three")
-    if images is None and data is None:
+    if not pictures:
         raise InputError("--source is missing: a file, a folder, a pattern or a video; or --data for its split")
-    if not p > 0:
-        raise InputError(f"--p {p}: a number above 0")
-    if not 0 <= conf <= 1:
-        raise InputError(f"--conf {conf}: a score from 0 to 1")
-    if most < 1:
-        raise InputError(f"--max-images {most}: a whole number from 1")
-
-
-def _known(data: str) -> str:
-    if data != "scenes":
-        return data
-    from distill.scenes import scenes_data
-
-    return str(scenes_data())
-
-
-def _source(
-    adapter: Any, images: Given | None, dataset: Mapping[str, Any] | None, split: str, most: int, every: int | None
-) -> Source:
-    if images is not None:
-        return find_pictures(images, most, every)
-    return Source(spread([(file, None) for file in adapter.images_of(dataset, split)], most))
+    for name, (low, high, wanted) in RANGES.items():
+        value = numbers[name]
+        if value is not None and not low <= value <= high:
+            raise InputError(f"--{name} {value}: {wanted}")
 
 
 def _titles(networks: Sequence[Network]) -> list[str]:

@@ -18,12 +18,11 @@ from distill.attention.pairs import Pair, pair_layers
 from distill.errors import InputError
 from distill.modes import untrained
 from distill.pictures.framing import Framing
-from distill.pictures.source import Picture
+from distill.pictures.source import Given, Picture, Source, find_pictures, spread
 from distill.progress import progress
 from distill.view.exhibit import BASELINE, STUDENT, TEACHER, Row, Sample, Side
 
 TOGETHER = 8  # images of one shape that run as one batch
-CALIBRATED_ON = 4  # images behind the measured lattices: offsets are steady from two on
 
 
 @dataclass(frozen=True)
@@ -86,6 +85,15 @@ def gather(
     return rows, [samples[looked.picture.name] for looked in inputs], beginner if control is not None else {}
 
 
+def choose_pictures(
+    adapter: Any, images: Given | None, data: Mapping[str, Any] | None, split: str, most: int, every: int | None
+) -> Source:
+    """What the user named, or else the `split` of a data set: at most so many pictures, evenly spread."""
+    if images is None and data is not None:
+        return Source(spread([(file, None) for file in adapter.images_of(data, split)], most))
+    return find_pictures(images or (), most, every)
+
+
 def prepare(picture: Picture, how: Framing, imgsz: int, stride: int, labels: tuple[Object, ...] | None) -> Looked:
     """A picture brought into the input."""
     images, frame = how(picture.pixels, imgsz, stride)
@@ -103,7 +111,7 @@ def _batches(inputs: Sequence[Looked]) -> list[list[Looked]]:
 
 def _lattices(looker: Any, key: str, pairs: Paired, batch: Sequence[Looked], p: float) -> dict[str, Lattice]:
     layers = [sides[key].name for _, sides in pairs]
-    images = torch.stack([looked.images for looked in batch[:CALIBRATED_ON]])
+    images = torch.stack([looked.images for looked in batch])
 
     def run(images: Tensor) -> dict[str, Tensor]:
         features = looker.features(images, layers)

@@ -31,7 +31,8 @@ BOX_FIGURES = {  # what the summary calls a column of objects
     "pointing_chance": "pointing_chance",
 }
 PARTS = ("small", "medium", "large", "hit", "miss", FALSE_ALARM)
-FIGURES = (*MAP_FIGURES, *BOX_FIGURES, *(f"box_ratio:{part}" for part in PARTS))
+IN_PARTS = ("box_ratio", "pointing")  # the figures that are also told by size and by whether the object was found
+FIGURES = (*MAP_FIGURES, *BOX_FIGURES, *(f"{figure}:{part}" for figure in IN_PARTS for part in PARTS))
 
 CONTROLS = {  # in the words of a report: "P5 tells nothing: ..."
     "shuffled_distance": "that to its maps of other images",
@@ -114,9 +115,11 @@ def _of_maps(row: Mapping[str, Any]) -> dict[str, float | None]:
 
 
 def _of_object(row: Mapping[str, Any]) -> dict[str, float | None]:
-    parts = {f"box_ratio:{part}": row["ratio"] for part in (row["size"], row["status"]) if part in PARTS}
-    if row["status"] == FALSE_ALARM:
-        return {f"box_ratio:{FALSE_ALARM}": row["ratio"]}
+    alarm = row["status"] == FALSE_ALARM
+    which = [part for part in ((row["status"],) if alarm else (row["size"], row["status"])) if part in PARTS]
+    parts = {f"{figure}:{part}": row[BOX_FIGURES[figure]] for figure in IN_PARTS for part in which}
+    if alarm:
+        return parts
     found = {figure: row[column] for figure, column in BOX_FIGURES.items()}
     if row["pointing"] is None:
         found["pointing_chance"] = None

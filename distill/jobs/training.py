@@ -13,6 +13,7 @@ from distill.config import Settings, read_config, settings_from, split
 from distill.errors import DistillError, InputError
 from distill.loading import ultralytics_adapter
 from distill.records import HEATMAPS, TABLE, read_manifest
+from distill.scenes import named_data
 
 
 @dataclass(frozen=True)
@@ -108,10 +109,8 @@ def resolved(config: str | None, values: Mapping[str, Any]) -> tuple[Settings, d
     ours, theirs = split(read_config(config)) if config else ({}, {})
     mine, trainers = split(values)
     settings = settings_from({**ours, **mine})
-    if settings.data == "scenes":
-        from distill.scenes import scenes_data
-
-        settings = replace(settings, data=str(scenes_data()))
+    if settings.data:
+        settings = replace(settings, data=named_data(settings.data))
     return settings, {**theirs, **trainers}
 
 

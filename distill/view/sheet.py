@@ -19,9 +19,10 @@ from distill.view.page import DPI, GREY, Page, backdrop, resized
 from distill.view.scale import TITLES, Mode, RowScale, as_mode, scales
 
 RULE = "#d0d0d0"
-NOTES = (
-    "Maps cover the grey picture at {opacity}. Values beyond the ends of a colour bar take its end colours.",
-    "this: both networks on this image. shuffled: the teacher on another. untrained: the network before training.",
+NOTE = "Maps cover the grey picture at {opacity}. Values beyond the ends of a colour bar take its end colours."
+CONTROLS = (
+    "Distances and cosines are to the teacher's map of this image; shuffled: to its maps of other images (mean); "
+    "untrained: those of a student that was never trained."
 )
 
 
@@ -65,7 +66,8 @@ class _Sheet:
     def draw(self) -> Figure:
         layout = Layout.of(self.exhibit, self.sample)
         bottom = layout.y(len(self.exhibit.rows))
-        page = Page(layout.width, bottom + len(NOTES) * LINE + 8)
+        notes = [NOTE.format(opacity=f"{self.opacity:.0%}"), *([CONTROLS] if self.exhibit.reference else [])]
+        page = Page(layout.width, bottom + len(notes) * LINE + 8)
         picture = resized(self.sample.picture, layout.size)
         self._head(page, layout)
         for column, network in enumerate((*self.exhibit.networks, None)):
@@ -76,9 +78,8 @@ class _Sheet:
             top, scale = layout.y(index), self.scales[row.name]
             page.fill(MARGIN, top - 7, layout.width - 2 * MARGIN, 1, RULE)
             Band(page, self.exhibit, self.sample, row, scale, layout, top, under, self.opacity).draw()
-        for index, note in enumerate(NOTES):
-            words = note.format(opacity=f"{self.opacity:.0%}")
-            page.text(MARGIN, bottom + index * LINE, words, 8.5, layout.width - 2 * MARGIN, color=GREY)
+        for index, note in enumerate(notes):
+            page.text(MARGIN, bottom + index * LINE, note, 8.5, layout.width - 2 * MARGIN, color=GREY)
         return page.figure
 
     def _head(self, page: Page, layout: Layout) -> None:

@@ -18,10 +18,17 @@ from .tiny import halved, same, weights
 Train = Callable[..., TrainResult]
 
 
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the pictures, which take longer than the training."""
+    monkeypatch.setattr("distill.jobs.timeline.draw_timeline", lambda *_: [])
+
+
 def maps_of(result: TrainResult) -> dict[str, dict[str, Any]]:
     return {file.stem: dict(np.load(file)) for file in sorted((result.folder / "heatmaps").glob("*.npz"))}
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_maps_are_kept_at_the_epochs_asked_for(train: Train, teacher: Path) -> None:
     plain = train(teacher=teacher, epochs=3)
     result = train(teacher=teacher, epochs=3, heatmaps="1,3")
@@ -39,6 +46,7 @@ def test_maps_are_kept_at_the_epochs_asked_for(train: Train, teacher: Path) -> N
     assert same(weights(plain.last), weights(result.last))
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_last_maps_are_those_that_compare_reads(train: Train, teacher: Path, scenes: Path) -> None:
     result = train(teacher=teacher, epochs=2, heatmaps="2")
     exhibits, epochs = read_timeline(result.folder)
@@ -63,6 +71,7 @@ def test_the_timeline_is_drawn(train: Train, teacher: Path) -> None:
     assert str(folder / "report.html") in str(result)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_pictures_that_are_not_square(train: Train, teacher: Path, scenes: Path, tmp_path: Path) -> None:
     result = train(teacher=teacher, heatmaps=1, data=halved(scenes, tmp_path / "wide"))
     exhibits, _ = read_timeline(result.folder)
@@ -80,6 +89,7 @@ def test_a_run_is_not_lost_with_its_pictures(train: Train, teacher: Path, monkey
     assert "the timeline was not drawn: disk full" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_every_so_many_epochs(train: Train, teacher: Path) -> None:
     assert list(maps_of(train(teacher=teacher, epochs=3, heatmaps=2))) == ["epoch0000", "epoch0002"]
 

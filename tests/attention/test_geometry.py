@@ -201,3 +201,38 @@ def test_a_last_cell_that_is_cut_does_not_change_the_stride():
     assert measured.stride == (2, 2)
     assert measured.offset == pytest.approx((0.5, 0.5), abs=2 / 16)
     assert min(measured.agreement) > 0.95
+
+
+def noise(count, cells):
+    """Answers of networks that look at nothing: whatever the image, and mirrored or not, something else."""
+    generator = torch.Generator().manual_seed(count)
+    return lambda images: {"last": torch.rand(len(images), cells, cells, generator=generator)}
+
+
+@pytest.mark.parametrize("cells", [3, 5, 8, 20])
+def test_noise_is_hardly_ever_believed(cells):
+    believed = 0
+    for trial in range(40):
+        lattice = calibrate(noise(trial, cells), textures((cells * 8, cells * 8))[:1])["last"]
+        believed += sum(agreement > 0 for agreement in lattice.agreement)
+    assert believed <= 2  # of 80 axes
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.02])
+def test_a_map_that_ignores_the_image_is_not_believed(spread):
+    fixed = torch.ones(16, 16)
+    fixed[:, 2] = 9  # a bright column, which stays on the left in the mirrored image
+
+    def run(images):
+        generator = torch.Generator().manual_seed(int(images[0, 0, 0, 0] * 1e6))
+        return {"last": fixed + spread * torch.rand(len(images), 16, 16, generator=generator)}
+
+    lattice = calibrate(run, textures((128, 128)))["last"]
+    assert lattice.agreement == (0, 0)
+    assert lattice.offset == (2, 2)
+
+
+def test_one_image_is_enough():
+    measured = calibrate(maps(convolutions(3)), textures((128, 192))[:1])["last"]
+    assert measured.offset == pytest.approx((0.5, 0.5), abs=1)
+    assert min(measured.agreement) > 0.9

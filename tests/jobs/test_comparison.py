@@ -1,4 +1,4 @@
-"""Comparing trained networks on pictures: every task and family, boxes where they belong, results whole or not at all."""
+"""Trained networks on pictures: every task and family, boxes where they belong, results whole or not at all."""
 
 from __future__ import annotations
 
@@ -168,7 +168,7 @@ def test_nothing_is_left_when_saving_fails(
     micros: dict[str, str], scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = compare(**micros, data=str(scenes), imgsz=64, max_images=1, device="cpu")
-    with pytest.raises(InputError, match="--scale grey: one of shared, raw, each"):
+    with pytest.raises(InputError, match="scale 'grey' does not exist: choose one of shared, raw, each"):
         found.save(tmp_path / "out", mode="grey")
     monkeypatch.setattr("distill.jobs.comparison.write_tables", lambda *_: 1 / 0)  # the last but two to be written
     with pytest.raises(ZeroDivisionError):

@@ -105,7 +105,12 @@ def test_pointing_and_chance_are_of_the_same_objects():
         thing("a", None, pointing=1.0, pointing_chance=0.25),
         thing("a", None, pointing=None, pointing_chance=1.0),
     ]
-    assert means(summarise([], objects, ["P3"], ["student"])) == {"pointing": 1, "pointing_chance": 0.25}
+    assert means(summarise([], objects, ["P3"], ["student"])) == {
+        "pointing": 1,
+        "pointing_chance": 0.25,
+        "pointing:small": 1,
+        "pointing:hit": 1,
+    }
 
 
 def test_order():

@@ -87,10 +87,21 @@ def _numbers(samples: tuple[Sample, ...], rows: tuple[Row, ...], networks: tuple
     ]
     objects = [
         {
-            **{"image": s.name, "pair": r.name, "network": key, "object": i, "source": "label", "class": thing.name},
+            "image": s.name,
+            "pair": r.name,
+            "network": key,
+            "object": i,
+            "source": "label",
+            "class": thing.name,
             **dict(zip(("x1", "y1", "x2", "y2"), thing.box)),
-            **{"size": "small", "status": "miss" if i == 0 else "hit", "score": None, "energy": 0.2, "share": 0.1},
-            **{"ratio": 2.0, "pointing": 1, "pointing_chance": 0.3},
+            "size": "small",
+            "status": "miss" if i == 0 else "hit",
+            "score": None,
+            "energy": 0.2,
+            "share": 0.1,
+            "ratio": 2.0,
+            "pointing": 1,
+            "pointing_chance": 0.3,
         }
         for s in samples
         for r in rows

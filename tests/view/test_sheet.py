@@ -176,6 +176,12 @@ def test_a_pair_that_tells_nothing_is_marked():
     assert sum("tells nothing" in text for text in texts(sheet(exhibit, exhibit.samples[0]))) == 1
 
 
+@pytest.mark.parametrize("networks", NETWORKS)
+def test_controls_are_explained_where_there_is_a_teacher(networks: tuple[str, ...]):
+    exhibit = kit.exhibit(images=1, networks=networks, pairs=("P3",))
+    assert any("never trained" in text for text in texts(sheet(exhibit, exhibit.samples[0]))) == (len(networks) > 1)
+
+
 def test_a_map_without_a_shape_says_so():
     exhibit = with_maps(kit.exhibit(images=1), lambda values, key: values * 0)
     assert texts(sheet(exhibit, exhibit.samples[0])).count("0 everywhere") == 6

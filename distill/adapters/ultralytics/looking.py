@@ -15,18 +15,16 @@ from ultralytics.models.yolo.detect import DetectionPredictor
 from ultralytics.models.yolo.obb import OBBPredictor
 from ultralytics.models.yolo.pose import PosePredictor
 from ultralytics.models.yolo.segment import SegmentationPredictor
-from ultralytics.utils.torch_utils import parse_device, select_device
 
 from distill.adapters.ultralytics.anatomy import channels_of, layers_of, stride_of
 from distill.adapters.ultralytics.environment import quiet
 from distill.adapters.ultralytics.inputs import Checkpoint, read_checkpoint
-from distill.adapters.ultralytics.plan import checked_device
+from distill.adapters.ultralytics.subjects import device_of, trained_at
 from distill.attention.layers import LayerInfo
 from distill.attention.objects import Object
 from distill.attention.taps import Taps
 from distill.errors import InputError
 
-USUAL_SIZE = {"classify": 224}  # pixels, where the checkpoint does not say what it was trained on
 PREDICTORS = {
     ("yolo", "detect"): DetectionPredictor,
     ("yolo", "segment"): SegmentationPredictor,
@@ -47,9 +45,7 @@ class Looker:
         self.stride = stride_of(self.module)
         self.channels = channels_of(self.module)
         self.device = torch.device(device)
-        arguments = checkpoint.raw.get("train_args") or {}
-        trained = arguments.get("imgsz") if isinstance(arguments, dict) else None
-        self.imgsz = trained if isinstance(trained, int) else USUAL_SIZE.get(self.task, 640)
+        self.imgsz = trained_at(checkpoint)
         self._predictor = self._make_predictor(conf)
 
     def layers(self, imgsz: int) -> list[LayerInfo]:
@@ -96,8 +92,7 @@ class Looker:
 
 def open_lookers(files: dict[str, str], conf: float, device: str | None, trust: bool) -> dict[str, Looker]:
     """A looker for each network that is given by `--key file`. Raises InputError for what cannot be looked at."""
-    with quiet():
-        where = select_device("" if device is None else parse_device(checked_device(device)), verbose=False)
+    where = device_of(device)
     lookers = {key: Looker(read_checkpoint(file, f"--{key}", trust), conf, where) for key, file in files.items()}
     channels = {looker.channels for looker in lookers.values()}
     if len(channels) > 1:

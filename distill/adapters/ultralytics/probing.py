@@ -66,7 +66,7 @@ def _maps(side: str, network: Any, run: Any, images: Tensor, term: AttentionTerm
     """The maps of one network, (N, h, w) float16, divided by their root mean squares; these; and the lattices."""
     modules = dict(network.named_modules())
     features = run(images)
-    lattices = calibrate(lambda batch: _read(side, run(batch), term), images[: PROBES // 2])
+    lattices = calibrate(lambda batch: _read(side, run(batch), term), images)
     arrays: dict[str, np.ndarray] = {}
     for name, values in _read(side, features, term).items():
         rms = values.flatten(1).square().mean(1).sqrt()

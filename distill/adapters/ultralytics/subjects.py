@@ -17,15 +17,21 @@ from distill.adapters.ultralytics.plan import checked_device
 from distill.adapters.ultralytics.tasks import MODELS
 from distill.modes import same_randomness
 
+USUAL_SIZE = {"classify": 224}  # pixels; 640 for all other tasks
+
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """A network in eval mode, float32: `trained` is False for one made of a description, whose weights are random."""
+    """A network in eval mode, float32: `trained` is False for one made of a description, whose weights are random.
+
+    `imgsz` is the side of the images it was trained on, or that its task usually takes.
+    """
 
     file: str
     module: Any
     task: str
     trained: bool
+    imgsz: int
 
     @property
     def channels(self) -> int:
@@ -47,16 +53,27 @@ def read_network(file: str, argument: str, trust: bool = False) -> Checkpoint | 
 def subject(given: Checkpoint | ModelYaml, data: Mapping[str, Any] | None = None, seed: int = 0) -> Subject:
     """The network itself; one that is only described is built for the classes and channels of `data`, from `seed`."""
     if isinstance(given, Checkpoint):
-        return Subject(str(given.path), given.module.float().eval(), given.task, True)
+        return Subject(str(given.path), given.module.float().eval(), given.task, True, trained_at(given))
     channels, nc = (data or {}).get("channels", given.channels), (data or {}).get("nc", given.nc)
     with same_randomness(), quiet():
         torch.manual_seed(seed)
         module = MODELS[given.family, given.task](given.path, ch=channels, nc=nc, verbose=False)
-    return Subject(given.path, module.eval(), given.task, False)
+    return Subject(given.path, module.eval(), given.task, False, USUAL_SIZE.get(given.task, 640))
 
 
-def device_of(text: str) -> torch.device:
-    """The device that the user named, such as `cpu` or `0`. Raises InputError when this machine does not have it."""
+def trained_at(checkpoint: Checkpoint) -> int:
+    """The side of the images that a network was trained on, as its checkpoint says, or that its task usually takes."""
+    arguments = checkpoint.raw.get("train_args")
+    found = arguments.get("imgsz") if isinstance(arguments, dict) else None
+    return found if isinstance(found, int) else USUAL_SIZE.get(checkpoint.task, 640)
+
+
+def device_of(text: str | None) -> torch.device:
+    """The device that the user named, such as `cpu` or `0`; without a name, the first GPU or else the CPU.
+
+    Raises InputError when this machine does not have it.
+    """
     with quiet():
-        device: torch.device = select_device(parse_device(checked_device(text)), verbose=False)
+        named = "" if text is None else parse_device(checked_device(text))
+        device: torch.device = select_device(named, verbose=False)
     return device
