@@ -44,7 +44,7 @@ class Teacher:
 
     def __call__(self, images: Tensor) -> dict[str, Tensor]:
         """The features (B, C, H, W) of each layer, for `images` (B, 3, H, W)."""
-        images = self._fit(images).contiguous(memory_format=torch.channels_last)
+        images = fitted(images, self.size, self.stride).contiguous(memory_format=torch.channels_last)
         low = self.precision == "bfloat16"
         on_cpu = images.device.type == "cpu"  # there the weights are bfloat16 too
         images = images.bfloat16() if low and on_cpu else images.float()
@@ -105,13 +105,15 @@ class Teacher:
             seconds.append(time.perf_counter() - start)
         return features, sorted(seconds)[len(seconds) // 2]
 
-    def _fit(self, images: Tensor) -> Tensor:
-        height, width = images.shape[2:]
-        factor = (self.size or max(height, width)) / max(height, width)
-        target = [max(1, round(side * factor / self.stride)) * self.stride for side in (height, width)]
-        if target == [height, width]:
-            return images
-        return F.interpolate(images, size=target, mode="bilinear", align_corners=False, antialias=True)
+
+def fitted(images: Tensor, size: int | None, stride: int) -> Tensor:
+    """Images (B, C, H, W) with `size` pixels on the longer side (as it is, if None), both multiples of `stride`."""
+    height, width = images.shape[2:]
+    factor = (size or max(height, width)) / max(height, width)
+    target = [max(1, round(side * factor / stride)) * stride for side in (height, width)]
+    if target == [height, width]:
+        return images
+    return F.interpolate(images, size=target, mode="bilinear", align_corners=False, antialias=True)
 
 
 def _state(module: nn.Module) -> Iterator[tuple[str, Tensor]]:

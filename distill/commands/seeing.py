@@ -48,6 +48,7 @@ def add_to(commands: Any) -> None:
         "default: every head level that both have",
     )
     add("--imgsz", type=whole, metavar="PIXELS", help="longer side of the input; default: what the student learned on")
+    add("--teacher-imgsz", type=whole, metavar="PIXELS", help="the same for the teacher; default: the student's")
     add("--max-images", type=whole, default=16, metavar="N", help="evenly spread over the source; default: %(default)s")
     add("--every", type=whole, metavar="N", help="of a video, every N-th frame; default: evenly spread")
     add("--conf", type=decimal, default=0.25, metavar="C", help="least score of predictions; default: %(default)s")

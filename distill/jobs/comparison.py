@@ -23,6 +23,7 @@ from distill.view.exhibit import BASELINE, STUDENT, TEACHER, Exhibit, Network
 
 RANGES = {  # of settings: lowest, highest, in words
     "imgsz": (32, 2**16, "at least 32 pixels"),
+    "teacher-imgsz": (32, 2**16, "at least 32 pixels"),
     "max-images": (1, 2**31, "a whole number from 1"),
     "every": (1, 2**31, "a whole number from 1"),
     "conf": (0, 1, "a score from 0 to 1"),
@@ -80,6 +81,7 @@ def compare(
     split: str = "val",
     layers: Sequence[str] = (),
     imgsz: int | None = None,
+    teacher_imgsz: int | None = None,
     max_images: int = 16,
     every: int | None = None,
     conf: float = 0.25,
@@ -96,14 +98,22 @@ def compare(
     one trained without a teacher. `images` is a file, a folder, a glob, a video (each `every`-th frame), or a list of
     these; without it the `split` of `data` is taken, of which at most `max_images`, evenly spread. `data` gives the
     labels. `layers` are patterns as for `pair_layers`. `imgsz` is the input's longer side in pixels, by default what
-    the student was trained at; `conf` the least score of predictions, in [0, 1]; `seed` that of the untrained student
-    beside which the figures stand. Raises InputError for whatever cannot be used.
+    the student was trained at, and `teacher_imgsz` the teacher's, where it differs; `conf` the least score of
+    predictions, in [0, 1]; `seed` that of the untrained student beside which the figures stand. Raises InputError for whatever cannot be used.
     """
     adapter = ultralytics_adapter(trust)
     files = {key: file for key, file in ((TEACHER, teacher), (STUDENT, student), (BASELINE, baseline)) if file}
-    numbers = {"imgsz": imgsz, "max-images": max_images, "every": every, "conf": conf, "p": p, "seed": seed}
+    numbers = {
+        "imgsz": imgsz,
+        "teacher-imgsz": teacher_imgsz,
+        "max-images": max_images,
+        "every": every,
+        "conf": conf,
+        "p": p,
+        "seed": seed,
+    }
     _check(files, data or images, numbers)
-    lookers = adapter.open_lookers(files, conf, device, trust)
+    lookers = adapter.open_lookers(files, conf, device, trust, teacher_imgsz)
     task = next(reversed(lookers.values())).task
     dataset = adapter.read_data(named_data(data), task, trust) if data else None
     source = choose_pictures(adapter, images, dataset, split, max_images, every)
@@ -123,7 +133,11 @@ def compare(
     networks = tuple(Network(key, title_of(looker.file), looker.file) for key, looker in lookers.items())
     exhibit = Exhibit(networks, tuple(rows), tuple(samples), title=" against ".join(_titles(networks)))
     exhibit = Exhibit(networks, exhibit.rows, exhibit.samples, figures(exhibit, untrained, seed), exhibit.title)
-    manifest = _manifest(exhibit, source, {"imgsz": size, "p": p, "conf": conf, "seed": seed, "task": task})
+    manifest = _manifest(
+        exhibit,
+        source,
+        {"imgsz": size, "teacher_imgsz": teacher_imgsz, "p": p, "conf": conf, "seed": seed, "task": task},
+    )
     return Comparison(exhibit, tuple(source.skipped), manifest)
 
 

@@ -126,6 +126,19 @@ def test_predictions_are_what_ultralytics_predicts(yaml: str, checkpoint: Checkp
     assert apart.min(axis=1).max() < 0.51 and apart.min(axis=0).max() < 0.51  # theirs rounds the border
 
 
+def test_a_teacher_that_sees_larger_images(checkpoint: Checkpoint, scenes: Path) -> None:
+    file = str(checkpoint("yolo11n.yaml"))
+    found = compare(file, file, data=str(scenes), imgsz=64, teacher_imgsz=128, conf=0.0, device="cpu").exhibit
+    row, sample = found.rows[0], found.samples[0]
+    assert (row.sides["teacher"].grid, row.sides["student"].grid) == ((16, 16), (8, 8))
+    assert (row.sides["teacher"].lattice.stride, row.sides["student"].lattice.stride) == ((4, 4), (8, 8))
+    large = compare(student=file, data=str(scenes), imgsz=128, conf=0.0, device="cpu").exhibit.samples[0]
+    theirs = np.array([thing.box for thing in large.predictions["student"]])
+    mine = np.array([thing.box for thing in sample.predictions["teacher"]])
+    apart = np.abs(mine[:, None] - theirs).max(axis=2).min(axis=1)
+    assert np.median(apart) < 1  # the same boxes but for how the image was enlarged: smoothly, or by OpenCV
+
+
 def test_one_network_alone(micros: dict[str, str], scenes: Path) -> None:
     found = compare(student=micros["student"], data=str(scenes), imgsz=64, device="cpu")
     assert found.exhibit.reference is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from distill.attention.layers import LayerInfo
 from distill.attention.objects import Object
 from distill.attention.taps import Taps
 from distill.errors import InputError
+from distill.teacher import fitted
 
 PREDICTORS = {
     ("yolo", "detect"): DetectionPredictor,
@@ -36,9 +38,20 @@ PREDICTORS = {
 
 
 class Looker:
-    """A network in eval mode on `device`; `conf` is the least score of the predictions that are kept."""
+    """A network in eval mode on `device`; `conf` is the least score of the predictions that are kept.
 
-    def __init__(self, checkpoint: Checkpoint, conf: float = 0.25, device: str | torch.device = "cpu") -> None:
+    With `size` it sees the images at so many pixels on their longer side, whatever the others see; what it answers is
+    told in the pixels of the images it is given.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        conf: float = 0.25,
+        device: str | torch.device = "cpu",
+        size: int | None = None,
+    ) -> None:
+        self.size = size
         self.file = str(checkpoint.path)
         self.module: nn.Module = checkpoint.module.float().eval().requires_grad_(False).to(device)
         self.task, self.family, self.names = checkpoint.task, checkpoint.family, checkpoint.names
@@ -49,26 +62,31 @@ class Looker:
         self._predictor = self._make_predictor(conf)
 
     def layers(self, imgsz: int) -> list[LayerInfo]:
-        """Every layer with its shape, stride and roles, for square images of `imgsz` pixels."""
-        return layers_of(self.module, -(-imgsz // self.stride) * self.stride)
+        """Every layer with its shape, stride and roles, for square images of `imgsz` pixels (or of its own size)."""
+        return layers_of(self.module, -(-(self.size or imgsz) // self.stride) * self.stride)
 
     def features(self, images: Tensor, layers: Sequence[str], module: nn.Module | None = None) -> dict[str, Tensor]:
         """The outputs (B, C, h, w) of these layers for `images` (B, C, H, W); of another `module` of the same shape."""
         network = module or self.module
         with torch.no_grad(), Taps(network, layers) as taps:
-            network(images.to(self.device))
+            network(self._fitted(images))
             return taps.read()
 
     def look(
         self, images: Tensor, layers: Sequence[str]
     ) -> tuple[dict[str, Tensor], list[tuple[Object, ...]], list[str]]:
         """Features, and for each image the objects found (boxes in input pixels) and a line on its class, if any."""
-        images = images.to(self.device)
+        seen = self._fitted(images)
         with torch.no_grad(), Taps(self.module, layers) as taps:
-            output = self.module(images)
+            output = self.module(seen)
             features = taps.read()
-        found = self._results(output, images)
-        return features, [_objects(result) for result in found], [_verdict(result) for result in found]
+        found = self._results(output, seen)
+        height, width = (given / own for given, own in zip(images.shape[2:], seen.shape[2:], strict=True))
+        objects = [tuple(_scaled(thing, height, width) for thing in _objects(result)) for result in found]
+        return features, objects, [_verdict(result) for result in found]
+
+    def _fitted(self, images: Tensor) -> Tensor:
+        return images.to(self.device) if self.size is None else fitted(images.to(self.device), self.size, self.stride)
 
     def _make_predictor(self, conf: float) -> Any:
         kind = PREDICTORS.get((self.family, self.task))
@@ -90,10 +108,16 @@ class Looker:
         return results
 
 
-def open_lookers(files: dict[str, str], conf: float, device: str | None, trust: bool) -> dict[str, Looker]:
+def open_lookers(
+    files: dict[str, str], conf: float, device: str | None, trust: bool, teacher_imgsz: int | None = None
+) -> dict[str, Looker]:
     """A looker for each network that is given by `--key file`. Raises InputError for what cannot be looked at."""
     where = device_of(device)
-    lookers = {key: Looker(read_checkpoint(file, f"--{key}", trust), conf, where) for key, file in files.items()}
+    sizes = {"teacher": teacher_imgsz}
+    lookers = {
+        key: Looker(read_checkpoint(file, f"--{key}", trust), conf, where, sizes.get(key))
+        for key, file in files.items()
+    }
     channels = {looker.channels for looker in lookers.values()}
     if len(channels) > 1:
         raise InputError(f"--{' and --'.join(files)} read images of {sorted(channels)} channels: nothing to compare")
@@ -112,6 +136,12 @@ def _objects(result: Any) -> tuple[Object, ...]:
         Object(tuple(box), str(result.names[int(kind)]), score, tuple((x, y) for x, y in turned))
         for box, kind, score, turned in rows
     )
+
+
+def _scaled(thing: Object, height: float, width: float) -> Object:
+    x1, y1, x2, y2 = thing.box
+    corners = tuple((x * width, y * height) for x, y in thing.corners)
+    return replace(thing, box=(x1 * width, y1 * height, x2 * width, y2 * height), corners=corners)
 
 
 def _verdict(result: Any) -> str:
