@@ -32,7 +32,7 @@ _HOME = {
     "View": "distill.terms.base",
     "analyse": "distill.jobs.analysis",
     "attention_map": "distill.attention.maps",
-    "compare": "distill.jobs.comparison",
+    "compare": "distill.jobs.comparing",
     "describe": "distill.attention.layers",
     "doctor": "distill.jobs.checks",
     "energy": "distill.attention.maps",

@@ -16,13 +16,21 @@ def progress(items: Iterable[T], label: str, total: int) -> Iterator[T]:
     """The items, as they are, with a line such as `images 5/16` that is rewritten as they go by."""
     started = said = time.monotonic()
     live = sys.stderr.isatty()
-    shown = False
-    for done, item in enumerate(items):
-        now = time.monotonic()
-        if now - started > SILENT and (live or now - said > EVERY):
-            print(f"\r{label} {done}/{total}" if live else f"{label} {done}/{total}", end="" if live else "\n",
-                  file=sys.stderr, flush=True)  # fmt: skip
-            said, shown = now, True
-        yield item
-    if shown:
-        print(f"\r{label} {total}/{total}" if live else f"{label} {total}/{total}", file=sys.stderr, flush=True)
+    shown = done = 0
+    try:
+        for done, item in enumerate(items):
+            now = time.monotonic()
+            if now - started > SILENT and (live or now - said > EVERY):
+                _say(f"{label} {done}/{total}", live)
+                said, shown = now, 1
+            yield item
+        done = total
+    finally:  # also when it is stopped: the terminal's line is ended
+        if shown:
+            _say(f"{label} {done}/{total}", live)
+            if live:
+                print(file=sys.stderr)
+
+
+def _say(text: str, live: bool) -> None:
+    print(f"\r{text}" if live else text, end="" if live else "\n", file=sys.stderr, flush=True)

@@ -40,8 +40,11 @@ def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
 
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.stem}.{os.getpid()}.npz")
-    np.savez_compressed(aside, **arrays)
-    os.replace(aside, path)
+    try:
+        np.savez_compressed(aside, **arrays)
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 def next_folder(project: Path, name: str) -> Path:
@@ -50,22 +53,35 @@ def next_folder(project: Path, name: str) -> Path:
     return next(project / numbered for numbered in numbers if not (project / numbered).exists())
 
 
+def new_folder(path: str | Path) -> Path:
+    """The absolute path of a folder that can be made. Raises InputError, before any work is done, for one that cannot.
+
+    It may exist if it is empty.
+    """
+    folder = Path(path).expanduser().absolute()
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise InputError(f"{path} exists and is not empty: name another folder, or move it away")
+    above = next(parent for parent in folder.parents if parent.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+        raise InputError(f"{path} cannot be made: {above} is {'not writable' if above.is_dir() else 'a file'}")
+    return folder
+
+
 @contextmanager
-def whole_folder(path: Path) -> Iterator[Path]:
+def whole_folder(path: str | Path) -> Iterator[Path]:
     """A folder that appears whole or not at all: what is written into the one that is yielded ends up at `path`.
 
     Nothing is left if the block fails. Raises InputError where something lies at `path` already.
     """
-    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
-        raise InputError(f"{path} exists and is not empty: name another folder, or move it away")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    folder = new_folder(path)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
         yield staging
         staging.chmod(0o777 & ~_umask())  # mkdtemp's are private
-        if path.exists():
-            path.rmdir()
-        os.rename(staging, path)
+        if folder.exists():
+            folder.rmdir()
+        os.rename(staging, folder)
     finally:
         shutil.rmtree(staging, ignore_errors=True)  # there only if something failed
 

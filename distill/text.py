@@ -17,9 +17,14 @@ def nearest(word: str, choices: Iterable[str], n: int = 3) -> str:
     return f"; nearest: {', '.join(repr(known[match]) for match in matches)}" if matches else ""
 
 
+def plain(value: object) -> str:
+    """Text that is safe in one line of a terminal: a name may hold a line break, or a sequence that commands it."""
+    return str(value) if str(value).isprintable() else repr(str(value))
+
+
 def given(argument: str, value: object) -> str:
     """What the user wrote, to begin an error with: `--teacher best.pt` or `pretrained=best.pt`."""
-    text = str(value) if str(value).isprintable() else repr(str(value))  # a path may hold a line break
+    text = plain(value)
     return f"{argument}{text}" if argument.endswith("=") else f"{argument} {text}"
 
 

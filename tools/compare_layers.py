@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 
-from distill.jobs.analysis import analyse
+import distill
 
 
 def main() -> None:
@@ -18,10 +18,10 @@ def main() -> None:
     for name in ("teacher", "student", "data", "out"):
         parser.add_argument(f"--{name}", required=True, metavar="DIR" if name == "out" else "FILE")
     parser.add_argument("--split", default="val", metavar="NAME", help="default: %(default)s")
-    parser.add_argument("--imgsz", type=int, metavar="PIXELS", help="default: 640")
+    parser.add_argument("--imgsz", type=int, metavar="PIXELS", help="default: what the student learned on")
     arguments = vars(parser.parse_args())
     out = arguments.pop("out")
-    analysis = analyse(**arguments)
+    analysis = distill.analyse(**arguments)
     print(analysis)
     print(f"\nfiles  {analysis.save(out)}")
 

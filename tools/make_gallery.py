@@ -15,6 +15,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from PIL import Image
+
 from distill.records import whole_folder
 
 RUNS = "runs/gallery"
@@ -116,14 +118,16 @@ def main() -> None:
 def fill(runs: Path, folder: Path) -> None:
     """Copy the pictures and pages, and write the README around them."""
     for name in ("shared", "raw", "each", "alone"):
-        shutil.copytree(runs / name / "sheets", folder / name)
+        (folder / name).mkdir()
+        for sheet in (runs / name / "sheets").iterdir():
+            shrink(sheet, folder / name / sheet.name)
     for page, into in ((runs / "shared", "shared"), (runs / "distilled" / "heatmaps", "timeline")):
         (folder / into).mkdir(exist_ok=True)
         shutil.copy(page / "report.html", folder / into)
     for file in ("timeline.gif", "curves.png"):
         shutil.copy(runs / "distilled" / "heatmaps" / file, folder / "timeline")
     (folder / "layers").mkdir()
-    shutil.copy(runs / "layers" / "matrices.png", folder / "layers")
+    shrink(runs / "layers" / "matrices.png", folder / "layers" / "matrices.png")
 
     def shown(*names: str) -> str:
         files = [file for name in names for file in sorted((folder / name).glob("*.png"))]
@@ -137,6 +141,12 @@ def fill(runs: Path, folder: Path) -> None:
         alone_sheet=shown("alone"),
     )
     (folder / "README.md").write_text(text, encoding="utf-8")
+
+
+def shrink(picture: Path, copy: Path) -> None:
+    """With a palette a sheet takes a third of the room; colour bars become slightly stepped."""
+    with Image.open(picture) as image:
+        image.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(copy, optimize=True)
 
 
 if __name__ == "__main__":

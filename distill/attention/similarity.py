@@ -46,8 +46,8 @@ def centred_gram(features: Tensor) -> Tensor:
     x = x if x.dtype == torch.float64 else x.float()
     centred = x - x.mean(dim=0)  # changes nothing but the rounding: large means would drown the differences
     if centred.norm() <= CONSTANT * x.norm():
-        return x.new_zeros((n, n), dtype=torch.float64)
-    gram = (centred @ centred.T).double().fill_diagonal_(0)  # (n, n)
+        return torch.zeros((n, n), dtype=torch.float64)
+    gram = (centred @ centred.T).cpu().double().fill_diagonal_(0)  # (n, n); not every GPU has doubles
     rows = gram.sum(dim=1)
     gram = gram - (rows[:, None] + rows[None, :]) / (n - 2) + rows.sum() / ((n - 1) * (n - 2))
     return gram.fill_diagonal_(0)
@@ -150,8 +150,8 @@ def _cosines(teacher: tuple[AttentionMap, ...], student: tuple[AttentionMap, ...
         for j, s in enumerate(student):
             size = tuple(map(min, t.size, s.size))  # the smaller grid, where `meet` brings both
             a, b = unit(t, size), unit(s, size)
-            products = (a @ b.T).double()  # (n, n): image k of the teacher with image l of the student
-            alive = (a.any(dim=1)[:, None] & b.any(dim=1)[None, :]).double()
+            products = (a @ b.T).cpu().double()  # (n, n): image k of the teacher with image l of the student
+            alive = (a.any(dim=1)[:, None] & b.any(dim=1)[None, :]).cpu().double()
             same, number = products.trace(), alive.trace()
             table[i, j] = torch.stack([same, number, products.sum() - same, alive.sum() - number]).cpu()
     return table

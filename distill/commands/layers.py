@@ -42,7 +42,7 @@ def add_to(commands: Any) -> None:
         "default: all top-level layers",
     )
     add("--depth", choices=("top", "all"), default="top", help="what is listed: top-level layers (default), or all")
-    add("--imgsz", type=whole, metavar="PIXELS", help="square input, letterboxed; default: what the student learned on")
+    add("--imgsz", type=whole, metavar="PIXELS", help="side of the square input; default: what the student learned on")
     add("--max-images", type=whole, default=32, metavar="N", help="evenly spread over the split; default: %(default)s")
     add("--every", type=whole, metavar="N", help="of a video, every N-th frame; default: evenly spread")
     add("--batch", type=whole, default=16, metavar="N", help="images in a minibatch; default: %(default)s")
@@ -56,20 +56,17 @@ def add_to(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Look, write, and say where things are."""
-    from distill.errors import InputError
     from distill.jobs.analysis import analyse
     from distill.jobs.layer_files import as_json
-    from distill.records import next_folder
+    from distill.records import new_folder, next_folder
 
-    folder = Path(arguments.out) if arguments.out else next_folder(DEFAULT_FOLDER, "layers")
-    if arguments.out and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"--out {arguments.out}: it exists and is not empty: name another folder")
+    new_folder(arguments.out or DEFAULT_FOLDER / "layers0")  # refused now rather than after the work
     ours = ("source", "layers", "out", "json", "run")
     settings = {key: value for key, value in vars(arguments).items() if key not in ours}
     layers = [layer.strip() for layer in (arguments.layers or "").split(",") if layer.strip()]
     with redirect_stdout(sys.stderr):  # for a framework that greets there, which would spoil the JSON
         analysis = analyse(images=arguments.source, layers=layers, **settings)
-    analysis.save(folder)
+    folder = analysis.save(arguments.out or next_folder(DEFAULT_FOLDER, "layers"))
     if arguments.json:
         print(as_json(analysis), end="")
         return 0

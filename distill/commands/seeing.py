@@ -12,7 +12,6 @@ EPILOG = """
   distill heatmap --teacher big.pt --student best.pt --source images/ --data data.yaml --layers P3,P4,P5,B5
   distill heatmap --teacher big.pt --student best.pt --baseline plain.pt --source images/    before and after distilling
   distill heatmap --student best.pt --source clip.mp4 --every 30                             one network alone
-  distill heatmap --run runs/distill/train                    draw what a run kept that was cut short
 """
 DEFAULT_FOLDER = Path("runs/distill")
 
@@ -30,13 +29,6 @@ def add_to(commands: Any) -> None:
     add("--teacher", action=Once, metavar="FILE", help="trained network that the student is compared with (.pt)")
     add("--student", action=Once, metavar="FILE", help="trained network to look at (.pt)")
     add("--baseline", action=Once, metavar="FILE", help="second student, such as one trained without a teacher (.pt)")
-    add(
-        "--run",
-        action=Once,
-        dest="run_folder",
-        metavar="DIR",
-        help="draw the timeline of this training run again, for one that was cut short",
-    )
     add("--source", action=Once, metavar="WHAT", help="image, folder, 'glob*', video, .txt; default: --data's --split")
     add("--data", action=Once, metavar="FILE", help="data.yaml that says where the labels are, or 'scenes'")
     add("--split", default="val", metavar="NAME", help="of --data, where --source is left out; default: %(default)s")
@@ -71,31 +63,19 @@ def add_to(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Compare, write, and say where things are."""
     from distill.errors import InputError
-    from distill.jobs.comparison import PICTURES, REPORT, compare
-    from distill.records import next_folder
+    from distill.jobs.comparing import compare
+    from distill.jobs.comparison import PICTURES, REPORT
+    from distill.records import new_folder, next_folder
 
-    if arguments.run_folder:
-        return _timeline(arguments)
     if not 0 <= arguments.opacity <= 1:
         raise InputError(f"--opacity {arguments.opacity}: a number from 0 to 1")
-    folder = Path(arguments.out) if arguments.out else next_folder(DEFAULT_FOLDER, "heatmap")
-    if arguments.out and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"--out {arguments.out}: it exists and is not empty: name another folder")
-    ours = ("source", "layers", "scale", "opacity", "out", "run", "run_folder")
+    new_folder(arguments.out or DEFAULT_FOLDER / "heatmap0")  # refused now rather than after the work
+    ours = ("source", "layers", "scale", "opacity", "out", "run")
     settings = {key: value for key, value in vars(arguments).items() if key not in ours}
-    layers = [layer.strip() for layer in (arguments.layers or "").split(",") if layer.strip()]
-    comparison = compare(images=arguments.source, layers=layers, **settings)
-    comparison.save(folder, arguments.scale, arguments.opacity)
+    comparison = compare(images=arguments.source, layers=arguments.layers or (), **settings)
+    folder = arguments.out or next_folder(DEFAULT_FOLDER, "heatmap")
+    folder = comparison.save(folder, arguments.scale, arguments.opacity)
     print(comparison)
-    for file, why in comparison.skipped:
-        print(f"left out: {file} ({why})")
     print(f"\nreport   {folder / REPORT}\nsheets   {folder / PICTURES}\nnumbers  {folder / 'metrics.csv'}")
     print(f"all      {folder}")
-    return 0
-
-
-def _timeline(arguments: argparse.Namespace) -> int:
-    from distill.jobs.timeline import draw_timeline
-
-    print("\n".join(map(str, draw_timeline(arguments.run_folder, arguments.trust))))
     return 0

@@ -45,8 +45,8 @@ def analyse(
 
     `teacher` is a .pt, `student` a .pt or a .yaml (untrained); one of them is enough. Two need pictures: `images` (a
     file, a folder, a glob, a video (each `every`-th frame), or a list of these), or the `split` of `data`. At most
-    `max_images` are taken, evenly spread, letterboxed into a square of `imgsz` pixels (default: what the student, or
-    else the teacher, was trained at), and run in minibatches of about `batch`, in an order drawn from `seed`. Compared
+    `max_images` are taken, evenly spread, brought to a square of `imgsz` pixels (default: what the student, or else the
+    teacher, was trained at), and run in minibatches of about `batch`, in an order drawn from `seed`. Compared
     are the top-level layers with a grid of at least 2x2, or those that `layers` names (roles, numbers, dotted names,
     globs, meant for both networks, or `student:teacher`). `depth` "all" lists the layers inside others too.
 
@@ -68,7 +68,8 @@ def analyse(
         chosen = {key: _chosen(table, layers, key) for key, table in tables.items()}
         compare = len(networks) == 2
         source = choose_pictures(adapter, images, dataset, split, max_images, every) if compare else Source(())
-        names, batches = read_images(source, size, seed) if compare else ((), torch.empty(0))
+        how = adapter.framing(list(networks.values())[-1].task, [one.family for one in networks.values()], square=True)
+        names, batches = read_images(source, how, size, seed) if compare else ((), torch.empty(0))
 
         timed = progress(networks.items(), "networks timed", len(networks))
         times = {key: layer_costs.layer_times(one.module, size, place) for key, one in timed}

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from distill.config import find_config
 from distill.errors import DistillError
-from distill.jobs.comparison import REPORT, compare
+from distill.jobs.comparing import compare
+from distill.jobs.comparison import REPORT
 from distill.jobs.training import TrainResult
 from distill.records import TABLE
 from distill.scenes import scenes_data

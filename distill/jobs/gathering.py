@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,7 +19,6 @@ from distill.errors import InputError
 from distill.modes import untrained
 from distill.pictures.framing import Framing
 from distill.pictures.source import Given, Picture, Source, find_pictures, spread
-from distill.progress import progress
 from distill.view.exhibit import BASELINE, STUDENT, TEACHER, Row, Sample, Side
 
 TOGETHER = 8  # images of one shape that run as one batch
@@ -62,27 +61,26 @@ def pair_rows(lookers: Mapping[str, Any], patterns: Sequence[str], imgsz: int) -
 
 
 def gather(
-    lookers: Mapping[str, Any],
-    pairs: Paired,
-    inputs: Sequence[Looked],
-    p: float,
-    seed: int,
+    lookers: Mapping[str, Any], pairs: Paired, inputs: Iterable[Looked], p: float, seed: int
 ) -> tuple[list[Row], list[Sample], dict[str, dict[str, np.ndarray]]]:
     """The rows, the samples in the order of the inputs, and the maps of an untrained student by sample and row.
 
-    Without a teacher there is nothing that the untrained student could be compared with, and it is not run.
+    The inputs are taken one by one and let go once they were run. Without a teacher there is nothing that the
+    untrained student could be compared with, and it is not run.
     """
-    batches = _batches(inputs)
-    lattices = {key: _lattices(looker, key, pairs, batches[0], p) for key, looker in lookers.items()}
     control = untrained(lookers[STUDENT].module, seed) if TEACHER in lookers and STUDENT in lookers else None
+    lattices: dict[str, dict[str, Lattice]] = {}
     samples: dict[str, Sample] = {}
     beginner: dict[str, dict[str, np.ndarray]] = {}
-    looked = (pair for batch in batches for pair in _run(lookers, control, pairs, batch, p))
-    for sample, fresh in progress(looked, "images", len(inputs)):
-        samples[sample.name], beginner[sample.name] = sample, fresh
-    first = samples[inputs[0].picture.name]
-    rows = [_row(pair, sides, lattices, first, p) for pair, sides in pairs]
-    return rows, [samples[looked.picture.name] for looked in inputs], beginner if control is not None else {}
+    order: list[str] = []
+    for batch in _batches(inputs, order):
+        lattices = lattices or {key: _lattices(looker, key, pairs, batch, p) for key, looker in lookers.items()}
+        for sample, fresh in _run(lookers, control, pairs, batch, p):
+            samples[sample.name], beginner[sample.name] = sample, fresh
+    if not order:
+        return [], [], {}
+    rows = [_row(pair, sides, lattices, samples[order[0]], p) for pair, sides in pairs]
+    return rows, [samples[name] for name in order], beginner if control is not None else {}
 
 
 def choose_pictures(
@@ -100,13 +98,17 @@ def prepare(picture: Picture, how: Framing, imgsz: int, stride: int, labels: tup
     return Looked(picture, images, frame, labels)
 
 
-def _batches(inputs: Sequence[Looked]) -> list[list[Looked]]:
-    """Inputs of one shape together, the commonest shape first."""
+def _batches(inputs: Iterable[Looked], order: list[str]) -> Iterator[list[Looked]]:
+    """Inputs of one shape together, `TOGETHER` at a time; their names are put into `order` as they come."""
     shapes: dict[tuple[int, ...], list[Looked]] = {}
     for looked in inputs:
-        shapes.setdefault(tuple(looked.images.shape), []).append(looked)
-    groups = sorted(shapes.values(), key=len, reverse=True)
-    return [group[i : i + TOGETHER] for group in groups for i in range(0, len(group), TOGETHER)]
+        order.append(looked.picture.name)
+        group = shapes.setdefault(tuple(looked.images.shape), [])
+        group.append(looked)
+        if len(group) == TOGETHER:
+            yield group
+            group.clear()
+    yield from filter(None, shapes.values())
 
 
 def _lattices(looker: Any, key: str, pairs: Paired, batch: Sequence[Looked], p: float) -> dict[str, Lattice]:

@@ -99,7 +99,8 @@ def silent_pairs(maps: Table, pairs: Sequence[str], network: str, seed: int = 0)
             if len(both) >= LEAST_IMAGES and not _below(both, seed):
                 own, theirs = (f"{fmean(column):.3f}" for column in zip(*both, strict=True))
                 verdicts[pair] = (
-                    f"the {network}'s distance to the teacher, {own}, is not clearly below {name}, {theirs}"
+                    f"over all {len(both)} images, the {network}'s distance to the teacher, {own}, is not clearly "
+                    f"below {name}, {theirs}"
                 )
                 break
     return verdicts

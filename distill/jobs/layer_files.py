@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
-from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,10 +11,12 @@ from typing import Any
 from torch import Tensor
 
 from distill.attention.layers import LayerInfo
+from distill.jobs.comparing import title_of
 from distill.jobs.findings import Analysis, Compared, Costed, Surveyed
 from distill.jobs.layer_text import short_name
 from distill.jobs.suggestions import Candidate
-from distill.records import sha256, versions, whole_folder
+from distill.jobs.tables import csv_text
+from distill.records import sha256, versions, whole_folder, write_whole
 
 LAYERS, JSON, PICTURE, SUGGESTION = "layers.csv", "layers.json", "matrices.png", "suggestion.yaml"
 DIGITS = 4
@@ -27,14 +26,14 @@ def save(analysis: Analysis, folder: Path) -> Path:
     """Write everything into a new folder, and return it. Raises InputError where something lies there already."""
     with whole_folder(folder) as staging:
         rows = [{"network": n.key, **_layer(layer)} for n in analysis.networks for layer in n.layers]
-        _write(staging / LAYERS, [list(rows[0]), *(list(row.values()) for row in rows)])
+        write_whole(staging / LAYERS, csv_text([list(rows[0]), *(list(row.values()) for row in rows)]))
         (staging / JSON).write_text(as_json(analysis), encoding="utf-8")
         if (found := analysis.compared) is not None:
             for name, values in _matrices(found).items():
                 heads = ["teacher \\ student", *(short_name(layer.name) for layer in found.student)]
                 names = [short_name(layer.name) for layer in found.teacher]
                 lines = [[name, *row] for name, row in zip(names, values, strict=True)]
-                _write(staging / f"{name}.csv", [heads, *lines])
+                write_whole(staging / f"{name}.csv", csv_text([heads, *lines]))
             (staging / SUGGESTION).write_text(suggestion_yaml(analysis), encoding="utf-8")
             _picture(analysis, found).savefig(staging / PICTURE)
     return folder
@@ -141,13 +140,6 @@ def _rounded(value: float | None) -> float | None:
     return None if value is None or not math.isfinite(value) else round(value, DIGITS)
 
 
-def _write(path: Path, rows: Iterable[Sequence[Any]]) -> None:
-    """A CSV; None becomes an empty cell."""
-    buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerows(rows)
-    path.write_text(buffer.getvalue(), encoding="utf-8")
-
-
 def _picture(analysis: Analysis, found: Compared) -> Any:
     from distill.view.matrix import Matrix, matrix_figure
 
@@ -159,18 +151,13 @@ def _picture(analysis: Analysis, found: Compared) -> Any:
         Matrix("cosine of the attention maps, same image", likeness.cosine.numpy()),
         Matrix("that cosine, minus the one of shuffled images", above, -peak, peak, "RdBu_r"),
     )
-    titles = {network.key: _title(Path(network.file)) for network in analysis.networks}
+    titles = {network.key: title_of(network.file) for network in analysis.networks}
     axes = f"teacher: {titles['teacher']}", f"student: {titles['student']}"
     rows, columns = ([_label(layer) for layer in side] for side in (found.teacher, found.student))
     title = f"How alike the layers are: {len(found.images)} images of {analysis.imgsz} px"
     key = "Framed: the suggested pairs. Grey: no value (a layer that does not depend on the image)."
     caption = "\n".join([key, *analysis.notes])
     return matrix_figure(matrices, rows, columns, axes, found.outlined, title, caption)
-
-
-def _title(file: Path) -> str:
-    """best.pt says little without the run that it is of."""
-    return "/".join(file.parts[-3:]) if file.parent.name == "weights" else file.name
 
 
 def _label(layer: LayerInfo) -> str:

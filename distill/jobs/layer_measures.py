@@ -14,17 +14,20 @@ from distill.attention.similarity import LEAST_IMAGES, Likeness, LikenessMeter, 
 from distill.attention.taps import Taps
 from distill.errors import InputError
 from distill.jobs.findings import STUDENT, TEACHER, Costed, Surveyed
-from distill.pictures.framing import letterbox
+from distill.pictures.framing import Framing
 from distill.pictures.source import Source
 from distill.progress import progress
 
 
-def read_images(source: Source, size: int, seed: int) -> tuple[tuple[str, ...], Tensor]:
-    """The files and the images (N, 3, size, size), uint8 to save memory, in an order drawn from `seed`."""
+def read_images(source: Source, how: Framing, size: int, seed: int) -> tuple[tuple[str, ...], Tensor]:
+    """The files and the images (N, 3, size, size), uint8 to save memory, in an order drawn from `seed`.
+
+    `how` must bring all pictures to one shape.
+    """
     pictures, images = [], []
     for picture in progress(source, "images read", len(source)):
         pictures.append(picture.file)
-        images.append((letterbox(picture.pixels, size, 32, square=True)[0] * 255).round().byte())
+        images.append((how(picture.pixels, size, 32)[0] * 255).round().byte())
     if len(images) < LEAST_IMAGES:
         why = f"; left out: {' '.join(source.skipped[0])}" if source.skipped else ""
         raise InputError(f"--data: {len(images)} images to compare on, and {LEAST_IMAGES} are needed{why}")

@@ -5,7 +5,8 @@ A row per image, object, pair and network, about the picture without the letterb
   teacher's (or the only network's) predictions are the objects, and no prediction is a false alarm;
 - class, x1, y1, x2, y2 (picture pixels), size (`size_class`);
 - status: "hit" or "miss" of the network's own predictions, or "false alarm", a row for that network alone; None where
-  it has no predictions to judge by; score: of the prediction that hit, or of the false alarm;
+  it has no predictions to judge by, or does not know the class; score: of the prediction that hit, or of the false
+  alarm;
 - energy, share, ratio, pointing, pointing_chance: see `distill.attention.objects.Focus`;
 - teacher_ratio: the teacher's ratio for the same box; ratio_gap: teacher_ratio - ratio. None for the teacher itself.
 """
@@ -18,7 +19,7 @@ from typing import Any
 
 from distill.attention.objects import Box, Focus, Object, focus, match, size_class
 from distill.jobs.intervals import FALSE_ALARM
-from distill.view.exhibit import Exhibit, Row, Sample
+from distill.view.exhibit import Exhibit, Network, Row, Sample
 
 OBJECT_COLUMNS = (
     *("image", "pair", "network", "object", "source", "class", "x1", "y1", "x2", "y2", "size", "status", "score"),
@@ -29,7 +30,7 @@ OBJECT_COLUMNS = (
 def object_rows(exhibit: Exhibit, sample: Sample) -> Iterator[dict[str, Any]]:
     """The rows of one image, with `OBJECT_COLUMNS`; none where it has neither labels nor predictions."""
     reference = exhibit.reference.key if exhibit.reference else None
-    things = {network.key: _things(sample, network.key, reference) for network in exhibit.networks}
+    things = {network.key: _things(sample, network, reference) for network in exhibit.networks}
     for row in exhibit.rows:
         for key, own in things.items():
             for index, (thing, told) in enumerate(own):
@@ -46,21 +47,27 @@ def _focus(sample: Sample, row: Row, key: str, box: Box) -> Focus:
     return focus(sample.maps[row.name][key], row.sides[key].lattice, sample.frame, box)
 
 
-def _things(sample: Sample, key: str, reference: str | None) -> list[tuple[Object, dict[str, Any]]]:
+def _things(sample: Sample, network: Network, reference: str | None) -> list[tuple[Object, dict[str, Any]]]:
     """The objects of an image as one network has them, false alarms last, each with the columns that tell of it."""
-    mine = sample.predictions.get(key)
+    mine = sample.predictions.get(network.key)
     objects, source = sample.labels, "label"
     if objects is None:
-        objects, source = sample.predictions.get(reference or key, ()), "prediction"
+        objects, source = sample.predictions.get(reference or network.key, ()), "prediction"
     if mine is None:
         return [(thing, _told(thing, source, None, None)) for thing in objects]
     matches = match(objects, mine)
     found = [
-        (thing, _told(thing, source, "hit" if hit else "miss", hit.score if hit else None))
+        (thing, _told(thing, source, _status(thing, hit, network), hit.score if hit else None))
         for thing, hit in zip(objects, matches.found, strict=True)
     ]
     alarms = matches.false_alarms if source == "label" else ()
     return found + [(alarm, _told(alarm, "prediction", FALSE_ALARM, alarm.score)) for alarm in alarms]
+
+
+def _status(thing: Object, hit: Object | None, network: Network) -> str | None:
+    if hit:
+        return "hit"
+    return "miss" if network.classes is None or thing.name in network.classes else None
 
 
 def _told(thing: Object, source: str, status: str | None, score: float | None) -> dict[str, Any]:

@@ -16,16 +16,7 @@ from distill.text import aligned
 from distill.view.exhibit import TEACHER, Interval, Numbers
 
 SUMMARY_COLUMNS = ("pair", "network", "figure", "mean", "low", "high", "n")
-FORMULA = (
-    "=",
-    "+",
-    "-",
-    "@",
-    "＝",
-    "＋",
-    "－",
-    "＠",
-)  # what begins a formula; some spreadsheets take the wide ones too
+FORMULA = tuple("=+-@＝＋－＠")  # what begins a formula; some spreadsheets take the wide ones too
 WIDTH = 100  # of the terminal's lines
 SHOWN = {  # the terminal's columns after the interval
     "shuffled_distance": "shuffled",
@@ -87,10 +78,13 @@ def _mean(found: Interval | None) -> str:
 
 
 def _csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
+    return csv_text([columns, *([row.get(column) for column in columns] for row in rows)])
+
+
+def csv_text(rows: Iterable[Sequence[Any]]) -> str:
+    """Rows of cells as CSV; see `write_tables` for how cells are written."""
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows([_cell(row.get(column)) for column in columns] for row in rows)
+    csv.writer(text, lineterminator="\n").writerows([_cell(cell) for cell in row] for row in rows)
     return text.getvalue()
 
 

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from distill.config import Settings, read_config, settings_from, split
-from distill.errors import DistillError, InputError
+from distill.errors import InputError
 from distill.loading import ultralytics_adapter
 from distill.records import HEATMAPS, TABLE, read_manifest
 from distill.scenes import named_data
+from distill.text import one_line
 
 
 @dataclass(frozen=True)
@@ -99,8 +100,8 @@ def _ended(folder: Path, trust: bool) -> TrainResult:
 
         try:
             draw_timeline(folder, trust)
-        except (DistillError, OSError) as error:
-            print(f"distill: the timeline was not drawn: {error}", file=sys.stderr)
+        except Exception as error:  # whatever it is, the student is trained
+            print(f"distill: the timeline was not drawn: {one_line(error)}", file=sys.stderr)
     return TrainResult.read(folder)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import cv2
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from distill.attention.geometry import Frame
@@ -37,13 +38,16 @@ def stretch(pixels: np.ndarray, size: int, stride: int) -> tuple[Tensor, Frame]:
 
 
 def centre_crop(pixels: np.ndarray, size: int, stride: int) -> tuple[Tensor, Frame]:
-    """The square in the middle of the picture, its shorter side scaled to `size`: what classification reads."""
+    """The square in the middle of the picture, its shorter side scaled to `size`: what classification reads.
+
+    As torchvision's Resize and CenterCrop do it, which smooth before they shrink.
+    """
     height, width = pixels.shape[:2]
-    ratio = size / min(height, width)
-    inner = [max(size, round(side * ratio)) for side in (height, width)]
-    top, left = ((side - size) // 2 for side in inner)
-    crop = _resized(pixels, inner)[top : top + size, left : left + size]
-    return _tensor(crop), _frame(pixels, [size, size], inner, (-top, -left))
+    shorter = min(height, width)
+    inner = [int(size * side / shorter) for side in (height, width)]
+    top, left = (round((side - size) / 2.0) for side in inner)
+    scaled = np.asarray(Image.fromarray(pixels).resize((inner[1], inner[0]), Image.Resampling.BILINEAR))
+    return _tensor(scaled[top : top + size, left : left + size]), _frame(pixels, [size, size], inner, (-top, -left))
 
 
 def _frame(pixels: np.ndarray, whole: Sequence[int], inner: Sequence[int], shift: tuple[int, int]) -> Frame:

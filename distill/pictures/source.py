@@ -12,9 +12,11 @@ import cv2
 import numpy as np
 
 from distill.errors import InputError
-from distill.text import given, one_line
+from distill.text import given, one_line, plain
 
 PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+LONGEST_NAME = 60  # characters; a file's name has at most 255 bytes, and more is added to it
+USUAL = 16  # frames of a video, unless the user says
 VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".gif")
 
 
@@ -46,7 +48,7 @@ class Source:
             label = f"{file}" if number is None else f"{file} frame {number}"
             pixels = _image(file) if number is None else _video_frame(file, number)
             if pixels is None:
-                self.skipped.append((label, "not readable as an image"))
+                self.skipped.append((plain(label), "not readable as an image"))
                 continue
             name = _unused(file.stem if number is None else f"{file.stem}_{number:06}", taken)
             taken.add(name)
@@ -95,10 +97,10 @@ def _frames(text: str, every: int | None, most: int | None) -> list[tuple[Path, 
     for file in files:
         suffix = file.suffix.lower()
         if suffix in VIDEOS:
-            found += [(file, number) for number in _numbers(file, every, most, where)]
+            found += [(file, number) for number in _numbers(file, every, most) or (0,)]  # a broken one fails when read
         elif suffix in PICTURES:
             found.append((file, None))
-        elif suffix == ".txt":
+        elif suffix == ".txt" and file == path:  # a pattern's may be anything
             found += [(file.parent / line, None) for line in file.read_text("utf-8", "replace").split("\n") if line]
         elif len(files) == 1:
             raise InputError(f"{where}: neither an image ({' '.join(PICTURES)}) nor a video ({' '.join(VIDEOS)})")
@@ -107,13 +109,12 @@ def _frames(text: str, every: int | None, most: int | None) -> list[tuple[Path, 
     return found
 
 
-def _numbers(file: Path, every: int | None, most: int | None, where: str) -> range:
+def _numbers(file: Path, every: int | None, most: int | None) -> range:
+    """The frames to take of a video; none where it cannot be read."""
     video = cv2.VideoCapture(str(file))
-    count = int(video.get(cv2.CAP_PROP_FRAME_COUNT)) if video.isOpened() else 0
+    count = max(0, int(video.get(cv2.CAP_PROP_FRAME_COUNT))) if video.isOpened() else 0
     video.release()
-    if count <= 0:
-        raise InputError(f"{where}: {file.name} is not readable as a video")
-    return range(0, count, every or max(1, count // (most or 16)))
+    return range(0, count, every or max(1, count // (most or USUAL)))
 
 
 def _image(file: Path) -> np.ndarray | None:
@@ -133,6 +134,6 @@ def _video_frame(file: Path, number: int) -> np.ndarray | None:
 
 
 def _unused(stem: str, taken: set[str]) -> str:
-    safe = re.sub(r"[^\w.-]+", "_", one_line(stem)).strip("._") or "image"
+    safe = re.sub(r"[^\w.-]+", "_", one_line(stem)).strip("._")[:LONGEST_NAME] or "image"
     names = (safe if n == 1 else f"{safe}-{n}" for n in range(1, len(taken) + 2))
     return next(name for name in names if name not in taken)

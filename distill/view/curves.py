@@ -52,6 +52,7 @@ def curves(exhibits: Sequence[Exhibit], epochs: Sequence[int]) -> Figure:
                                  transform=grid[0, column].transAxes)  # fmt: skip
     for row, title in enumerate(TITLES.values()):
         grid[row, 0].set_ylabel(title, size=SIZE)
+        grid[row, 0].set_ylim(bottom=0)  # last: a limit that is set follows the curves no more, in no panel of the row
     _legend(figure, grid)
     return figure
 
@@ -64,7 +65,6 @@ def _panel(axes: Axes, exhibits: Sequence[Exhibit], epochs: Sequence[int], pair:
         _curve(axes, epochs, shuffled, "student to the teacher on other images", GREY, ":")
     else:
         axes.axhline(CHANCE, color=GREY, linewidth=0.8, label="a map blind to the objects")
-    axes.set_ylim(bottom=0)
     axes.tick_params(labelsize=8)
     axes.xaxis.set_major_locator(FixedLocator(epochs) if len(epochs) < 7 else MaxNLocator(integer=True, nbins=6))
     axes.spines[["top", "right"]].set_visible(False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -18,11 +19,15 @@ ROLES = (TEACHER, STUDENT, BASELINE)  # the keys of networks, in the order in wh
 
 @dataclass(frozen=True)
 class Network:
-    """A network that is looked at: `key` is one of `ROLES`; `title` (the file's name) and `file` tell which it is."""
+    """A network that is looked at: `key` is one of `ROLES`; `title` (the file's name) and `file` tell which it is.
+
+    `classes` are the names of those it can predict, None where that is not known.
+    """
 
     key: str
     title: str
     file: str = ""
+    classes: frozenset[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -98,6 +103,14 @@ class Numbers:
     objects: tuple[Mapping[str, Any], ...] = ()
     summary: Mapping[str, Mapping[str, Mapping[str, Interval]]] = field(default_factory=dict)
     silent: Mapping[str, str] = field(default_factory=dict)
+
+    def of(self, image: str, pair: str, network: str) -> Mapping[str, Any] | None:
+        """The row of `maps` that this is about."""
+        return self._places.get((image, pair, network))
+
+    @cached_property
+    def _places(self) -> dict[tuple[str, str, str], Mapping[str, Any]]:
+        return {(row["image"], row["pair"], row["network"]): row for row in self.maps}
 
 
 @dataclass(frozen=True)

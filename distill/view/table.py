@@ -28,14 +28,9 @@ def lines(exhibit: Exhibit, sample: Sample, row: Row) -> list[str]:
     """
     found: list[str] = []
     for network in exhibit.others:
-        for figures in exhibit.numbers.maps:
-            if (figures.get("image"), figures.get("pair"), figures.get("network")) == (
-                sample.name,
-                row.name,
-                network.key,
-            ):
-                title = f"{network.key} to {exhibit.reference.key}" if exhibit.reference else network.key
-                found += [""] * bool(found) + _block(title, figures)
+        if (figures := exhibit.numbers.of(sample.name, row.name, network.key)) is not None:
+            title = f"{network.key} to {exhibit.reference.key}" if exhibit.reference else network.key
+            found += [""] * bool(found) + _block(title, figures)
     return found
 
 

@@ -59,6 +59,7 @@ def test_the_last_maps_are_those_that_compare_reads(train: Train, teacher: Path,
                 got = mine.maps[name][key]
                 cosine = (got * values).sum() / np.linalg.norm(got) / np.linalg.norm(values)
                 assert cosine > 0.999  # last.pt is in half precision
+                assert got.mean() == pytest.approx(values.mean(), rel=0.02)  # raw energies, not only their shape
 
 
 def test_the_timeline_is_drawn(train: Train, teacher: Path) -> None:
@@ -81,7 +82,7 @@ def test_pictures_that_are_not_square(train: Train, teacher: Path, scenes: Path,
 
 def test_a_run_is_not_lost_with_its_pictures(train: Train, teacher: Path, monkeypatch: Any, capsys: Any) -> None:
     def fail(*_: Any) -> None:
-        raise OSError("disk full")
+        raise ValueError("disk full")
 
     monkeypatch.setattr("distill.view.timeline.save_film", fail)
     result = train(teacher=teacher, heatmaps=1)
@@ -90,6 +91,19 @@ def test_a_run_is_not_lost_with_its_pictures(train: Train, teacher: Path, monkey
 
 
 @pytest.mark.usefixtures("undrawn")
+def test_an_epoch_that_diverged_is_left_out(train: Train, teacher: Path, capsys: Any) -> None:
+    result = train(teacher=teacher, epochs=1, heatmaps=1)
+    file = result.folder / "heatmaps" / "epoch0001.npz"
+    arrays = dict(np.load(file))
+    arrays["student_P3"][0, 0, 0] = np.nan
+    np.savez(file, **arrays)
+    assert read_timeline(result.folder)[1] == [0]
+    assert "epoch 1 is left out" in capsys.readouterr().err
+    file.write_bytes(b"damaged")
+    with pytest.raises(InputError, match="epoch0001.npz: not readable as maps"):
+        read_timeline(result.folder)
+
+
 def test_every_so_many_epochs(train: Train, teacher: Path) -> None:
     assert list(maps_of(train(teacher=teacher, epochs=3, heatmaps=2))) == ["epoch0000", "epoch0002"]
 

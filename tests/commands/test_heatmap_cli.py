@@ -60,9 +60,9 @@ def test_a_video(cli: Cli, networks: list[str], tmp_path: Path) -> None:
         (["--scale", "grey"], "invalid choice: 'grey'"),
         (["--imgsz", "big"], "argument --imgsz: invalid whole number value: 'big'"),
         (["--conf", "nan"], "argument --conf: invalid number value: 'nan'"),
-        (["--out", "taken"], "--out taken: it exists and is not empty"),
+        (["--out", "taken"], "taken exists and is not empty"),
+        (["--out", "taken/file/below"], "taken/file/below cannot be made"),
         (["--layer", "P3"], "'--layer' is no option here; nearest: '--layers'"),
-        (["--run", "nowhere"], "nowhere: it holds no heatmaps/epoch"),
         (["--imgsz", "0"], "--imgsz 0"),
         (["--every", "0"], "--every 0"),
         (["--seed", "-1"], "--seed -1"),
@@ -76,3 +76,9 @@ def test_bad_input(cli: Cli, networks: list[str], scenes: Path, tmp_path: Path, 
     assert (code, out) == (2, "")
     assert says in err and err.count("\n") == 1
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_timeline_of_nothing(cli: Cli) -> None:
+    code, out, err = cli(["timeline", "nowhere"])
+    assert (code, out) == (2, "")
+    assert "nowhere: it holds no heatmaps/epoch" in err and err.count("\n") == 1

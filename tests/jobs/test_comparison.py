@@ -14,7 +14,8 @@ import pytest
 import torch
 
 from distill import InputError, Taps, energy
-from distill.jobs.comparison import arrays, compare
+from distill.jobs.comparing import compare
+from distill.jobs.comparison import arrays
 from distill.loading import ultralytics_adapter
 from distill.modes import untrained
 
@@ -137,6 +138,55 @@ def test_a_teacher_that_sees_larger_images(checkpoint: Checkpoint, scenes: Path)
     mine = np.array([thing.box for thing in sample.predictions["teacher"]])
     apart = np.abs(mine[:, None] - theirs).max(axis=2).min(axis=1)
     assert np.median(apart) < 1  # the same boxes but for how the image was enlarged: smoothly, or by OpenCV
+
+
+def test_lattices_are_those_of_the_networks(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    """Binomial kernels in every convolution centre each cell on the pixel of index i stride, whatever the level."""
+    file = checkpoint(micro(), name="binomial")
+    content = torch.load(file, weights_only=False)
+    line = torch.tensor([0.25, 0.5, 0.25])
+    for module in content["model"].modules():
+        if isinstance(module, torch.nn.Conv2d) and module.kernel_size == (3, 3):
+            module.weight.data = (line[:, None] * line).expand_as(module.weight).clone()
+    torch.save(content, tmp_path / "binomial.pt")
+    for i in range(8):
+        noise = np.random.default_rng(i).integers(0, 255, (24, 40, 3), np.uint8)
+        cv2.imwrite(str(tmp_path / f"{i}.png"), cv2.resize(noise, (320, 192), interpolation=cv2.INTER_CUBIC))
+    found = compare(student=str(tmp_path / "binomial.pt"), images=str(tmp_path / "*.png"), imgsz=320, device="cpu")
+    for row in found.exhibit.rows:
+        lattice = row.sides["student"].lattice
+        if min(lattice.agreement) > 0:
+            assert lattice.offset == pytest.approx((0.5, 0.5), abs=lattice.stride[0] / 8)
+    assert min(found.exhibit.rows[0].sides["student"].lattice.agreement) > 0.9
+
+
+def test_oriented_boxes_lie_in_the_picture(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    from ultralytics import YOLO
+
+    file = str(checkpoint("yolo11n-obb.yaml", "obb"))
+    picture = np.random.default_rng(0).integers(0, 255, (50, 100, 3), np.uint8)
+    cv2.imwrite(str(tmp_path / "a.png"), picture)
+    sample = compare(student=file, images=tmp_path, imgsz=64, conf=0.0, device="cpu").exhibit.samples[0]
+    network = YOLO(file)
+    network.task = "obb"  # an untrained checkpoint does not say
+    (theirs,) = network.predict(tmp_path / "a.png", imgsz=64, conf=0.0, save=False, verbose=False, device="cpu")
+    expected = theirs.obb.xyxyxyxy.reshape(-1, 8).numpy()
+    corners = np.array([thing.corners for thing in sample.predictions["student"]]).reshape(-1, 8)
+    assert corners.shape == expected.shape and len(corners) > 0
+    apart = np.abs(corners[:, None] - expected).max(axis=2)
+    assert apart.min(axis=1).max() < 2 and apart.min(axis=0).max() < 2  # theirs rounds the border, and scales sides
+
+
+def test_classes_that_a_network_does_not_know_are_no_misses(checkpoint: Checkpoint, scenes: Path) -> None:
+    student = checkpoint(micro(), name="stranger", nc=3)
+    content = torch.load(student, weights_only=False)
+    content["model"].names = {0: "cat", 1: "dog", 2: "cow"}
+    file = student.with_name("renamed.pt")
+    torch.save(content, file)
+    found = compare(student=str(file), data=str(scenes), imgsz=64, device="cpu")
+    rows = [row for row in found.exhibit.numbers.objects if row["source"] == "label"]
+    assert rows and {row["status"] for row in rows} == {None}
+    assert "the student does not know the classes" in str(found)
 
 
 def test_one_network_alone(micros: dict[str, str], scenes: Path) -> None:

@@ -8,7 +8,8 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from ultralytics.data.augment import LetterBox
+from PIL import Image
+from ultralytics.data.augment import LetterBox, classify_transforms
 
 from distill.pictures.framing import centre_crop, letterbox, stretch
 
@@ -54,3 +55,11 @@ def test_the_letterbox_is_ultralytics_own(size: tuple[int, int], auto: bool) -> 
     theirs = LetterBox((320, 320), auto=auto, stride=32)(image=pixels)
     ours, _ = letterbox(pixels, 320, 32, square=not auto)
     assert (ours.permute(1, 2, 0) * 255).round().byte().numpy().tolist() == theirs.tolist()
+
+
+@pytest.mark.parametrize("size", [(300, 500), (500, 301), (97, 64), (64, 64)])
+def test_the_crop_is_ultralytics_own(size: tuple[int, int]) -> None:
+    pixels = np.random.default_rng(0).integers(0, 255, (*size, 3), np.uint8)
+    theirs = classify_transforms(64)(Image.fromarray(pixels))
+    ours, _ = centre_crop(pixels, 64, 32)
+    assert torch.equal(ours, theirs)

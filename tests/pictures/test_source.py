@@ -86,9 +86,30 @@ def test_what_is_not_there_is_refused(folder: Path, make: object, says: str) -> 
         find_pictures(make(folder))  # type: ignore[operator]
 
 
-def test_an_empty_folder_and_a_broken_video_are_refused(tmp_path: Path) -> None:
+def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no images in this folder"):
         find_pictures(tmp_path)
-    (tmp_path / "clip.mp4").write_bytes(b"no video")
-    with pytest.raises(InputError, match="not readable as a video"):
-        find_pictures(tmp_path / "clip.mp4")
+
+
+def test_a_broken_video_costs_only_itself(folder: Path) -> None:
+    (folder / "clip.mp4").write_bytes(b"no video")
+    source = find_pictures(folder)
+    assert [picture.name for picture in source] == ["a", "b", "c_d"]
+    assert [Path(file.split()[0]).name for file, _ in source.skipped] == ["clip.mp4"]
+
+
+def test_a_pattern_does_not_read_labels_as_lists(folder: Path) -> None:
+    (folder / "a.txt").write_text("0 0.5 0.5 0.1 0.1\n")
+    assert names(str(folder / "*")) == ["a", "b", "c_d"]
+
+
+def test_names_that_command_a_terminal_are_told_plainly(tmp_path: Path) -> None:
+    (tmp_path / "\x1b]0;evil\x07.png").write_bytes(b"no image")
+    source = find_pictures(tmp_path)
+    assert list(source) == []
+    assert all(file.isprintable() for file, _ in source.skipped)
+
+
+def test_a_very_long_name_is_cut(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / f"{'x' * 240}.png"), np.zeros((4, 4, 3), np.uint8))
+    assert len(names(tmp_path)[0]) == 60

@@ -108,6 +108,15 @@ def test_strangers_names_stay_text_and_only_our_script_may_run():
     assert re.search(r"script-src 'sha256-[\w+/]{43}='\"", html)
 
 
+@pytest.mark.parametrize("folder", ["/srv/someone/scenes/", "C:\\Users\\someone\\"])
+def test_folders_stay_at_home(folder):
+    exhibit = changed(kit.exhibit(images=1), file=f"{folder}one.png")
+    networks = tuple(replace(network, file=f"{folder}best.pt") for network in exhibit.networks)
+    html = page([replace(exhibit, networks=networks)])
+    assert "someone" not in html
+    assert blocks(html)["report"]["images"][0]["file"] == "one.png"
+
+
 def test_nothing_is_asked_of_a_network():
     html = page([kit.exhibit()])
     markup = re.sub(r'<script type="application/json".*?</script>', "", html, flags=re.S)

@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 
 from distill.attention.geometry import resample
+from distill.view.page import backdrop
 from distill.view.report.page import save_page
 from distill.view.scale import difference, relative
 from tests.view import kit
 
 NASTY = "</script><img src=x onerror=document.title='broken'>"
+FIRST = 420  # pixels from the top of the image view within which a phone shows the first picture
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 READ = """(canvas, x, y) => {
     const copy = document.createElement("canvas");  // the page's own canvas is left as fast as it is
@@ -38,7 +40,7 @@ def browser():
         absent("there is no chromium")
     with sync_playwright() as playwright:
         launched = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
-        yield launched
+        yield launched.new_context(viewport={"width": 1280, "height": 900})
         launched.close()
 
 
@@ -56,7 +58,8 @@ def exhibit():
         samples[0], labels=tuple(replace(thing, name=NASTY) for thing in found.samples[0].labels), file=NASTY
     )
     objects = tuple({**row, "class": NASTY} if row["image"] == "scene0000" else row for row in found.numbers.objects)
-    numbers = replace(found.numbers, objects=objects)
+    maps = tuple({**row, "spearman": -0.25} for row in found.numbers.maps)
+    numbers = replace(found.numbers, objects=objects, maps=maps)
     return replace(found, samples=(*samples, *found.samples[1:]), numbers=numbers)
 
 
@@ -68,12 +71,11 @@ def report(tmp_path_factory, exhibit):
 @pytest.fixture
 def visit(browser):
     """Open an address in a tab that fails the test on any error, any message and any request to elsewhere."""
-    troubles, contexts = [], []
+    troubles, tabs = [], []
 
     def go(address: str):
-        context = browser.new_context(viewport={"width": 1280, "height": 900})
-        contexts.append(context)
-        tab = context.new_page()
+        tab = browser.new_page()
+        tabs.append(tab)
         tab.set_default_timeout(5000)
         tab.on("console", lambda message: troubles.append(message.text))
         tab.on("pageerror", lambda error: troubles.append(str(error)))
@@ -82,9 +84,13 @@ def visit(browser):
         return tab
 
     yield go
-    for context in contexts:
-        context.close()
+    for tab in tabs:
+        tab.close()
     assert not troubles
+
+
+def changed(exhibit, **sample):
+    return replace(exhibit, samples=tuple(replace(one, **sample) for one in exhibit.samples))
 
 
 def canvas(tab, panel: str):
@@ -173,6 +179,30 @@ def test_layer_scale_opacity_and_what_is_shown(visit, report):
     assert "not comparable" in tab.locator(".scale + div").inner_text()
 
 
+def test_a_difference_alone(visit, report, exhibit):
+    sample = exhibit.samples[1]
+    tab = visit(f"{report}#view=image&image={sample.name}&show=difference-student")
+    wait_for_picture(tab)
+    legend = tab.locator("#keys")
+    assert "Solid white boxes" in legend.inner_text() and "dashed" not in legend.inner_text()  # none are drawn here
+    box = canvas(tab, "difference-student").bounding_box()
+    bar = tab.locator(".scale").bounding_box()
+    assert box["width"] < 1000 and (bar["x"], bar["width"]) == pytest.approx((box["x"], box["width"]), abs=1)
+    x1, y1, x2, y2 = sample.predictions["student"][0].box
+    factor = box["width"] / sample.frame.picture[1]
+    middle = {"x": (x1 + x2) / 2 * factor, "y": (y1 + y2) / 2 * factor}
+    canvas(tab, "difference-student").hover(position=middle)
+    told = tab.locator("#readout").inner_text().partition("Predicted: ")[2]
+    for key in ("teacher", "student"):
+        assert f"{key} {sample.predictions[key][0].name} {sample.predictions[key][0].score:.2f}" in told
+    assert "−0.25" in tab.locator("#own-figures").inner_text() and "-0" not in tab.locator("#own-figures").inner_text()
+    tab.get_by_label("Student", exact=True).check()
+    assert "dashed cyan boxes" in legend.inner_text()
+    tab.mouse.move(0, 0)
+    tab.get_by_label("Predictions").uncheck()
+    assert "dashed" not in legend.inner_text()
+
+
 def test_keys_step_and_the_address_restores(visit, report):
     tab = visit(report)
     tab.locator("#gallery button").first.click()
@@ -200,7 +230,8 @@ def test_strangers_names_are_text(visit, report):
     tab.locator("#missed button", has_text=NASTY).first.click()
     assert tab.locator("#image-title").inner_text().startswith("scene0000")
     assert "object=0" in tab.url and "chosen" in tab.locator("#keys").inner_text()
-    assert NASTY in tab.locator("#image-lead").inner_text() and NASTY in tab.locator("#panels").inner_text()
+    assert NASTY.partition("/")[2] in tab.locator("#image-lead").inner_text()  # a slash ends a folder
+    assert NASTY in tab.locator("#panels").inner_text()
     assert tab.locator("img[src=x]").count() == 0 and tab.title() != "broken"
 
 
@@ -209,10 +240,20 @@ def test_silent_pairs_say_so(visit, report, exhibit):
     assert "P5 tells nothing: matched images" in tab.locator("#silent").inner_text()
     assert tab.locator("#near tbody tr").count() == 3 and "tells nothing" in tab.locator("#near").inner_text()
     assert tab.locator("#chart svg circle").count() == 6  # a student and an untrained one at each pair
+    assert "of other images, and a student that was never trained" in tab.locator("#chart-lead").inner_text()
+
+
+def without(exhibit, word: str):
+    """The exhibit without the means in whose name the word is."""
+    summary = {
+        pair: {key: {name: i for name, i in found.items() if word not in name} for key, found in networks.items()}
+        for pair, networks in exhibit.numbers.summary.items()
+    }
+    return replace(exhibit, numbers=replace(exhibit.numbers, summary=summary))
 
 
 def test_epochs(visit, tmp_path):
-    exhibits = [kit.exhibit(images=1, pairs=("P3",), seed=seed) for seed in range(3)]
+    exhibits = [without(kit.exhibit(images=1, pairs=("P3",), seed=seed), "untrained") for seed in range(3)]
     tab = visit(save_page(exhibits, tmp_path / "t.html", [5, 10, 20]).as_uri() + "#view=image&boxes=none")
     wait_for_picture(tab)
     assert tab.locator("#epoch-name").inner_text() == "20"
@@ -223,6 +264,8 @@ def test_epochs(visit, tmp_path):
     assert pixel(tab, "difference-student") != last
     tab.locator("#to-overview").click()
     assert f"{means[0]:.2f} to {means[2]:.2f}" in tab.locator("#trend").inner_text()
+    told = tab.locator("#figures").inner_text().lower()
+    assert "other images" in told and not re.search(r"trained|both|–", told)  # nothing of a control that is not there
 
 
 def test_legible_and_no_wider_than_the_window(visit, report):
@@ -235,15 +278,63 @@ def test_legible_and_no_wider_than_the_window(visit, report):
             assert tab.evaluate("document.documentElement.scrollWidth") <= width
             assert tab.evaluate("document.documentElement.dataset.theme") == theme
             assert tab.evaluate(CONTRAST) == []
+    tab.locator("summary").click()
+    assert tab.locator("#opacity").is_visible() and tab.evaluate(CONTRAST) == []
+    assert tab.evaluate("document.documentElement.scrollWidth") <= 390
 
 
-@pytest.mark.parametrize("networks", [("student",), ("teacher", "student", "baseline")])
-def test_one_and_three_networks(visit, tmp_path, networks):
-    bare = kit.exhibit(images=1, networks=networks, height=40)
-    if len(networks) == 1:
-        bare = replace(bare, samples=tuple(replace(one, labels=None) for one in bare.samples))
-    tab = visit(save_page([bare], tmp_path / "r.html").as_uri())
-    assert tab.locator("#figures").is_visible() == (len(networks) > 1)
+def test_a_phone_shows_the_picture_soon(visit, report):
+    tab = visit(report)
+    tab.set_viewport_size({"width": 390, "height": 844})
+    tab.locator("#to-image").click()
+    for layer in ("P3", "P5"):
+        tab.locator("#layer").select_option(layer)
+        assert tab.locator("#image-title").inner_text() == f"scene0000, {layer}"
+        top = tab.locator("#image").bounding_box()["y"]
+        assert tab.locator(".stage canvas").first.bounding_box()["y"] - top <= FIRST
+    tab.locator("#show").select_option("difference-student")
+    assert tab.locator("#panels figure").count() == 1 and "show=difference-student" in tab.url
+    assert not tab.locator("#opacity").is_visible()
+
+
+def test_maps_lie_on_a_grey_picture(visit, tmp_path):
+    exhibit = kit.exhibit(images=1, networks=("teacher", "student", "baseline"))
+    tab = visit(save_page([exhibit], tmp_path / "r.html").as_uri() + "#view=image&boxes=none&opacity=0")
+    wait_for_picture(tab)
+    for x, y in ((0.3, 0.3), (0.25, 0.8), (0.8, 0.3)):
+        colour = pixel(tab, "picture", x, y)[:3]
+        assert max(colour) - min(colour) > 20
+        expected = int(backdrop(np.array([[colour]], np.uint8))[0, 0, 0])  # as on the sheets
+        for panel in ("teacher", "baseline", "difference-student"):
+            red, green, blue, _ = pixel(tab, panel, x, y)
+            assert red == green == blue == pytest.approx(expected, abs=3)
+
+
+def test_one_network(visit, tmp_path):
+    exhibit = kit.exhibit(images=1, networks=("student",))
+    for word in ("distance", "cosine", "spearman", "overlap", "reference"):
+        exhibit = without(exhibit, word)
+    exhibit = changed(exhibit, labels=None)
+    tab = visit(save_page([exhibit], tmp_path / "r.html").as_uri())
+    mean = exhibit.numbers.summary["P3"]["student"]["box_ratio"].mean
+    table = tab.locator("#where").inner_text()
+    assert f"{mean:.2f}" in table and "model.18" in table and not re.search("teacher|–", table)
+    assert "inside the objects' boxes" in tab.locator("#where-lead").inner_text()
+    assert not tab.locator("#near").is_visible() and not tab.locator("#distances").is_visible()
     tab.locator("#to-image").click()
     wait_for_picture(tab)
-    assert tab.locator("#panels figure").count() == {1: 2, 3: 6}[len(networks)]
+    assert tab.locator("#panels figure").count() == 2
+
+
+def test_three_networks(visit, tmp_path):
+    exhibit = kit.exhibit(images=1, pairs=("P3",), networks=("teacher", "student", "baseline"), height=40)
+    tab = visit(save_page([exhibit], tmp_path / "r.html").as_uri())
+    found = exhibit.numbers.summary["P3"]
+    controls = [found[key]["shuffled_distance"].mean for key in ("student", "baseline")]
+    chart = [text for text in tab.locator("#chart svg text").all_text_contents() if text]
+    names = [i for i, text in enumerate(chart) if text == "other images"]
+    assert [chart[i - 2] for i in names] == ["Student", "Baseline"]  # each below its network
+    assert [chart[i + 1] for i in names] == [f"{mean:.2f}" for mean in controls]
+    tab.locator("#to-image").click()
+    wait_for_picture(tab)
+    assert tab.locator("#panels figure").count() == 6

@@ -115,6 +115,20 @@ def test_the_bands_are_the_intervals():
     assert (band[:, 1].min(), band[:, 1].max()) == pytest.approx((0.4, 0.85))
 
 
+def test_no_panel_cuts_its_curves_off():
+    exhibits = run(2)
+    for number, exhibit in enumerate(exhibits):  # the last column's are the highest
+        summary = dict(exhibit.numbers.summary)
+        last = list(summary)[-1]
+        found = dict(summary[last]["student"])
+        summary[last] = {**summary[last], "student": found | {"distance": Interval(2.0 + number, 1.9, 4.5, 3)}}
+        exhibits[number] = replace(exhibit, numbers=replace(exhibit.numbers, summary=summary))
+    figure = curves(exhibits, [1, 2])
+    for axes in figure.axes[:3]:
+        assert axes.get_ylim()[0] == 0
+        assert axes.get_ylim()[1] > 4.5
+
+
 def test_a_figure_that_is_missing_leaves_a_gap():
     exhibits = run(3)
     exhibits[1] = replace(exhibits[1], numbers=Numbers())

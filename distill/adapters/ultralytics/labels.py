@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,8 +26,13 @@ def images_of(data: Mapping[str, Any], split: str) -> list[Path]:
             found += [file for file in entry.rglob("*.*") if file.suffix[1:].lower() in IMG_FORMATS]
         else:
             lines = entry.read_text(encoding="utf-8-sig", errors="replace").splitlines()
-            found += [entry.parent / line.strip().removeprefix("./") for line in lines if line.strip()]
-    return sorted(found)
+            found += [_listed(line.strip(), entry.parent) for line in lines]
+    return sorted(file for file in found if file.suffix[1:].lower() in IMG_FORMATS)
+
+
+def _listed(line: str, folder: Path) -> Path:
+    """A line of a list of images, as Ultralytics reads it: only `./` means the list's own folder."""
+    return folder / line[2:] if line.startswith("./") else Path(line)
 
 
 def labels_of(
@@ -33,14 +40,15 @@ def labels_of(
 ) -> tuple[Object, ...] | None:
     """The labelled objects of an image of `size` (h, w), in its pixels.
 
-    Without a label file: none at all where the data set lists the image (`listed`), not known (None) elsewhere. Of
-    what cannot be read, such as a damaged line, the image counts as not labelled.
+    Without a label file: none at all where the data set lists the image (`listed`), not known (None) elsewhere, nor
+    where labels are no boxes (masks of semantic segmentation, folders of classification). Of what cannot be read, such
+    as a damaged line, the image counts as not labelled.
     """
     if task == "classify":
         return None
-    path = Path(img2label_paths([file])[0])
+    path = Path(img2label_paths([os.path.abspath(file)])[0])  # it looks for `/images/`, which a relative path may lack
     if not path.is_file():
-        return () if listed else None
+        return () if listed and task != "semantic" else None
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
         rows = [[float(word) for word in line.split()] for line in lines if line.strip()]
@@ -51,6 +59,8 @@ def labels_of(
 
 def _object(row: Sequence[float], size: tuple[int, int], names: Mapping[int, str], task: str) -> Object:
     """One line: the class, then a box (centre and size) or a polygon, in shares of the picture's sides."""
+    if not all(map(math.isfinite, row)):
+        raise ValueError("a label that is no number")
     height, width = size
     name, values = str(names[int(row[0])]), row[1:]
     if len(values) == 4 or task == "pose":

@@ -59,4 +59,6 @@ def _stopper(
 def _now(image: torch.Tensor) -> float:
     if image.is_cuda:
         torch.cuda.synchronize(image.device)
+    elif image.device.type == "mps":
+        torch.mps.synchronize()
     return time.perf_counter()

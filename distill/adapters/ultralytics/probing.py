@@ -20,21 +20,21 @@ from distill.attention.geometry import Frame, calibrate
 from distill.attention.maps import AttentionMap
 from distill.attention.taps import Taps
 from distill.distiller import Distiller
+from distill.errors import InputError
 from distill.pictures.source import Source, spread
 from distill.records import write_arrays
 from distill.terms.attention import AttentionTerm
 
 PROBES = 8  # images
-MANY = 4 * PROBES  # candidates, should some of them be broken
 
 
 class Probe:
     """`PROBES` validation images, evenly spread and always the same, in the student's input."""
 
     def __init__(self, trainer: Any) -> None:
-        files = spread([(file, None) for file in images_of(trainer.data, "val")], MANY)
-        pictures = list(Source(files))
-        chosen = pictures[:: max(1, len(pictures) // PROBES)][:PROBES]
+        chosen = list(Source(spread([(file, None) for file in images_of(trainer.data, "val")], PROBES)))
+        if not chosen:
+            raise InputError("--heatmaps: none of the validation images could be read")
         student = unwrap_model(trainer.model)
         _, family = kind_of(type(student.model[-1]), "the student")
         how = framing(trainer.args.task, [family], square=True)  # one shape, whatever the pictures'
@@ -69,13 +69,13 @@ def _maps(side: str, network: Any, run: Any, images: Tensor, term: AttentionTerm
     lattices = calibrate(lambda batch: _read(side, run(batch), term), images)
     arrays: dict[str, np.ndarray] = {}
     for name, values in _read(side, features, term).items():
-        rms = values.flatten(1).square().mean(1).sqrt()
-        shape = values / torch.where(rms > 0, rms, 1.0).view(-1, 1, 1)
+        rms = values.flatten(1).cpu().double().square().mean(1).sqrt()  # squares may not fit float32
+        shape = values.cpu() / torch.where(rms > 0, rms, 1.0).view(-1, 1, 1)
         layer = next(getattr(pair, side) for pair in term.pairs if pair.name == name)
         about = (layer, type(modules[layer]).__name__, str(features[layer].shape[1]))
         arrays |= {
-            f"{side}_{name}": shape.cpu().numpy().astype(np.float16),
-            f"{side}_{name}_rms": rms.cpu().numpy().astype(np.float32),
+            f"{side}_{name}": shape.numpy().astype(np.float16),
+            f"{side}_{name}_rms": rms.numpy().astype(np.float32),
             f"{side}_{name}_offset": np.array(lattices[name].offset),
             f"{side}_{name}_stride": np.array(lattices[name].stride),
             f"{side}_{name}_layer": np.array(about),

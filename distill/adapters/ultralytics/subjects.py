@@ -30,6 +30,7 @@ class Subject:
     file: str
     module: Any
     task: str
+    family: str
     trained: bool
     imgsz: int
 
@@ -53,12 +54,12 @@ def read_network(file: str, argument: str, trust: bool = False) -> Checkpoint | 
 def subject(given: Checkpoint | ModelYaml, data: Mapping[str, Any] | None = None, seed: int = 0) -> Subject:
     """The network itself; one that is only described is built for the classes and channels of `data`, from `seed`."""
     if isinstance(given, Checkpoint):
-        return Subject(str(given.path), given.module.float().eval(), given.task, True, trained_at(given))
+        return Subject(str(given.path), given.module.float().eval(), given.task, given.family, True, trained_at(given))
     channels, nc = (data or {}).get("channels", given.channels), (data or {}).get("nc", given.nc)
     with same_randomness(), quiet():
         torch.manual_seed(seed)
         module = MODELS[given.family, given.task](given.path, ch=channels, nc=nc, verbose=False)
-    return Subject(given.path, module.eval(), given.task, False, USUAL_SIZE.get(given.task, 640))
+    return Subject(given.path, module.eval(), given.task, given.family, False, USUAL_SIZE.get(given.task, 640))
 
 
 def trained_at(checkpoint: Checkpoint) -> int:

@@ -33,11 +33,13 @@ function number(value, digits = 3) {
   return text.replace("-", "−");
 }
 
+/** Two decimals; a dash where there is no number. */
+const fixed = (value) => (missing(value) ? "–" : value.toFixed(2).replace("-", "−"));
+
 /** A mean with two decimals and its interval, [mean, low, high, n]. */
 function interval(found) {
-  if (!found || missing(found[0])) return "–";
-  const [mean, low, high] = found.map((value) => (missing(value) ? null : value.toFixed(2).replace("-", "−")));
-  return low === null || high === null ? mean : `${mean} [${low}, ${high}]`;
+  const [mean, low, high] = found ?? [];
+  return missing(low) || missing(high) ? fixed(mean) : `${fixed(mean)} [${fixed(low)}, ${fixed(high)}]`;
 }
 
 const network = (key) => report.networks.find((one) => one.key === key);

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
+from pathlib import PureWindowsPath
 from typing import Any
 
 import numpy as np
 
 from distill.attention.geometry import Lattice
 from distill.view.exhibit import Exhibit, Interval, Row, Sample
+from distill.view.page import DIM
 from distill.view.report.encode import SMALL, crop, half, picture, thing
 from distill.view.report.missed import missed, objects_of
 from distill.view.scale import MODES, TITLES, Mode, RowScale, Scale, difference, lut, relative, scales
@@ -19,18 +21,24 @@ IDENTITY = ("image", "pair", "network")  # the columns of a row of figures that 
 
 
 def overview(exhibits: Sequence[Exhibit], epochs: Sequence[int], all_scales: Scales) -> dict[str, Any]:
-    """Everything but the images themselves."""
+    """Everything but the images themselves. Of files only the names: a page is mailed, folders are private."""
     first = exhibits[0]
     return {
         "title": first.title,
-        "networks": [{"key": n.key, "title": n.title, "file": n.file} for n in first.networks],
+        "networks": [{"key": n.key, "title": n.title} for n in first.networks],
         "reference": first.reference.key if first.reference else None,
         "epochs": list(epochs),
         "rows": [_row(row, all_scales) for row in first.rows],
         "modes": [{"key": mode, "title": TITLES[mode]} for mode in MODES],
+        "dim": DIM,
         "colours": {name: _table(name) for name in _colour_names(all_scales)},
         "images": [
-            {"name": s.name, "file": s.file, "labelled": s.labels is not None, "thumbnail": picture(s.picture, SMALL)}
+            {
+                "name": s.name,
+                "file": PureWindowsPath(s.file).name,  # both kinds of slashes separate
+                "labelled": s.labels is not None,
+                "thumbnail": picture(s.picture, SMALL),
+            }
             for s in first.samples
         ],
         "predicted": any(found for e in exhibits for s in e.samples for found in s.predictions.values()),

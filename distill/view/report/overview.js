@@ -1,7 +1,5 @@
 // The overview: what the figures say, which images to look at, which objects were missed.
 
-const MARKS = { untrained: "Untrained student", shuffled: "Other images" };
-
 function drawHead() {
   byId("title").textContent = report.title || "Attention maps";
   const names = report.networks.map((one) => `${roleOf(one.key)}: ${one.title}`).join(" · ");
@@ -24,19 +22,20 @@ function drawHead() {
 function drawOverview() {
   const found = report.figures[state.epoch];
   const pairs = report.rows.filter((row) => Object.keys(found.summary[row.name] ?? {}).length);
-  byId("figures").hidden = !report.reference || !pairs.length;
-  if (!byId("figures").hidden) {
-    byId("chart-lead").textContent = "Points are means over images, lines their 95 % intervals. Hollow marks are "
-      + `controls: a student that was never trained, and the ${others[0].key}'s maps compared with the teacher's `
-      + "maps of other images. A pair tells something only where the network lies left of both.";
-    drawChart(byId("chart"), found, pairs);
-    fill(byId("silent"), ...pairs.filter((row) => row.name in found.silent)
-      .map((row) => el("li", {}, el("strong", {}, row.name), ` tells nothing: ${found.silent[row.name]}.`)));
-    drawTrend(byId("trend"), pairs);
-    drawTables(pairs, found);
-  }
+  byId("figures").hidden = !pairs.length;
+  byId("distances").hidden = !report.reference;
+  if (pairs.length && report.reference) drawDistances(pairs, found);
+  if (pairs.length) drawTables(pairs, found);
   drawGallery(found);
   drawMissed(found);
+}
+
+function drawDistances(pairs, found) {
+  byId("chart-lead").textContent = chartText(found.summary);
+  drawChart(byId("chart"), found, pairs);
+  fill(byId("silent"), ...pairs.filter((row) => row.name in found.silent)
+    .map((row) => el("li", {}, el("strong", {}, row.name), ` tells nothing: ${found.silent[row.name]}.`)));
+  drawTrend(byId("trend"), pairs);
 }
 
 const NEAR = { Distance: "distance", "Distance, untrained": "untrained_distance", "Distance, other images":
@@ -44,8 +43,13 @@ const NEAR = { Distance: "distance", "Distance, untrained": "untrained_distance"
 const WHERE = { "Overlap of the top": "overlap", "Effective area": "area", "Effective area, teacher": "reference_area",
   "Box ratio": "box_ratio", "Box ratio, teacher": "teacher_box_ratio", Pointing: "pointing",
   "Pointing by chance": "pointing_chance" };
+const MEANING = {
+  area: "Effective area: the share of the grid over which the attention spreads; 1 is everywhere alike.",
+  box_ratio: "Box ratio: the share of the attention inside the objects' boxes over the boxes' share of the picture; "
+    + "1 is no more than anywhere else.",
+  pointing: "Pointing: how often the strongest place around an object is on it." };
 
-const both = (mine, theirs) => (mine === theirs ? mine : `${mine}, ${theirs}`);
+const both = (mine, theirs) => (theirs === undefined || mine === theirs ? mine : `${mine}, ${theirs}`);
 
 function drawTables(pairs, { summary, silent }) {
   const lines = pairs.flatMap((row) => others.filter((one) => summary[row.name][one.key]).map((one) => {
@@ -53,68 +57,24 @@ function drawTables(pairs, { summary, silent }) {
     const teacher = summary[row.name][report.reference] ?? {};
     return {
       head: [row.name in silent ? `${row.name} (tells nothing)` : row.name, roleOf(one.key)],
-      layers: [both(mine.layer, theirs.layer), both(mine.grid.join("×"), theirs.grid.join("×"))],
+      layers: [both(mine.layer, theirs?.layer), both(mine.grid.join("×"), theirs?.grid.join("×"))],
       figures: { ...summary[row.name][one.key], teacher_box_ratio: teacher.box_ratio },
     };
   }));
-  const cells = (figures, names) => Object.values(names).map((name) => interval(figures[name]));
-  fillTable(byId("near"), ["Pair", "Network", "Layers, its own and the teacher's", "Grids", ...Object.keys(NEAR)],
-    lines.map(({ head, layers, figures }) => ({ cells: [...head, ...layers, ...cells(figures, NEAR)] })));
-  fillTable(byId("where"), ["Pair", "Network", ...Object.keys(WHERE)],
-    lines.map(({ head, figures }) => ({ cells: [...head, ...cells(figures, WHERE)] })));
+  const layers = report.reference ? ["Layers, its own and the teacher's", "Grids"] : ["Name", "Grid"];
+  drawMeans("near", NEAR, report.reference ? lines : [], layers);
+  const shown = drawMeans("where", WHERE, lines, report.reference ? [] : layers);
+  byId("where-lead").textContent = shown.flatMap((figure) => MEANING[figure] ?? []).join(" ");
 }
 
-/** One line per network and control, grouped by pair; the table below says the same. */
-function drawChart(place, { summary, silent }, pairs) {
-  const width = Math.max(280, Math.min(place.clientWidth || 900, 900));
-  const [left, right, step] = [150, 52, 19];
-  const groups = pairs.map((row) => ({ row, lines: chartLines(summary[row.name]) }));
-  const highest = Math.max(0.1, ...groups.flatMap((g) => g.lines.map((l) => l.found[2] ?? l.found[0]))) * 1.04;
-  const x = (value) => left + (clamp(value, 0, highest) / highest) * (width - left - right);
-  const parts = [];
-  let y = 12;
-  for (const { row, lines } of groups) {
-    const note = row.name in silent ? "tells nothing, see below" : "";
-    parts.push(el("svg:text", { x: 0, y: y + 4, class: "pair" }, row.name),
-      el("svg:text", { x: left, y: y + 4, class: "faint above" }, note));
-    for (const line of lines) parts.push(...chartLine(line, (y += step), x, width));
-    y += 26;
-  }
-  const bottom = y - 10;
-  const every = [0.02, 0.05, 0.1, 0.2, 0.5].find((one) => highest / one <= (width < 500 ? 4 : 8)) ?? 1;
-  const ticks = Array.from({ length: Math.floor(highest / every) + 1 }, (_, i) => i * every);
-  const axis = ticks.flatMap((tick) => [
-    el("svg:line", { class: "grid", x1: x(tick), x2: x(tick), y1: 20, y2: bottom }),
-    el("svg:text", { class: "faint", x: x(tick), y: bottom + 16, "text-anchor": "middle" }, number(tick)),
-  ]);
-  const title = el("svg:text", { class: "faint", x: 0, y: bottom + 16 }, "Distance");
-  fill(place, el("svg:svg", { viewBox: `0 0 ${width} ${bottom + 24}`, role: "img",
-    "aria-label": "Distances by pair with the two controls; the table below has the same figures" },
-  ...axis, title, ...parts));
-}
-
-function chartLines(networks) {
-  const lines = others.filter((one) => networks[one.key]?.distance)
-    .map((one) => ({ name: roleOf(one.key), kind: one.key, found: networks[one.key].distance }));
-  const controls = networks[others[0].key] ?? {};
-  for (const [kind, name] of Object.entries(MARKS)) {
-    const found = controls[`${kind}_distance`];
-    if (found) lines.push({ name, kind, found });
-  }
-  return lines.filter((line) => !missing(line.found[0]));
-}
-
-function chartLine({ name, kind, found: [mean, low, high] }, y, x, width) {
-  const trained = !(kind in MARKS);
-  const look = trained ? "mark network" : "mark hollow";
-  const [at, r] = [x(mean), 5];
-  const shape = kind === "untrained" || kind === others[0].key
-    ? el("svg:circle", { class: look, cx: at, cy: y, r })
-    : el("svg:path", { class: look, d: `M${at - r} ${y}L${at} ${y - r}L${at + r} ${y}L${at} ${y + r}Z` });
-  const range = missing(low) || missing(high) ? []
-    : [el("svg:line", { class: trained ? "mark network" : "mark", x1: x(low), x2: x(high), y1: y, y2: y })];
-  return [el("svg:text", { x: 14, y: y + 4, class: trained ? null : "faint" }, name), ...range, shape,
-    el("svg:text", { x: width, y: y + 4, "text-anchor": "end", class: trained ? null : "faint" }, mean.toFixed(2))];
+/** A table of the figures that exist, and which those are; `layers` are the heads of what it says of the layers. */
+function drawMeans(id, names, lines, layers) {
+  const shown = Object.entries(names).filter(([, figure]) => lines.some(({ figures }) => figures[figure]));
+  byId(id).parentElement.hidden = !shown.length;
+  const heads = [report.reference ? "Pair" : "Layer", "Network", ...layers, ...shown.map(([head]) => head)];
+  fillTable(byId(id), heads, lines.map(({ head, layers: cells, figures }) => (
+    { cells: [...head, ...(layers.length ? cells : []), ...shown.map(([, figure]) => interval(figures[figure]))] })));
+  return shown.map(([, figure]) => figure);
 }
 
 function drawGallery({ order }) {
@@ -124,7 +84,7 @@ function drawGallery({ order }) {
   byId("gallery-lead").textContent = ranked ? "By the mean distance over the pairs that tell something." : "";
   fill(byId("gallery"), ...order.map(({ image, distance }) => {
     const { name, thumbnail } = report.images[image];
-    const line = distance === null ? [] : [el("span", { class: "line muted" }, `distance ${distance.toFixed(2)}`)];
+    const line = distance === null ? [] : [el("span", { class: "line muted" }, `distance ${fixed(distance)}`)];
     return el("li", {}, el("button", { type: "button", click: () => open({ image, highlight: null }) },
       el("img", { src: thumbnail, alt: "" }), el("span", { class: "line" }, name), ...line));
   }));

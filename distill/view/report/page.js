@@ -1,4 +1,4 @@
-// The state of the page, kept in the address, and the controls that change it.
+// The state of the page, kept in the address, and the keys that change it.
 
 const state = { view: "overview", image: 0, layer: report.rows[0]?.name, show: "all", mode: report.modes[0].key,
   opacity: 60, labels: true, predictions: true, epoch: report.figures.length - 1, highlight: null, point: null };
@@ -74,9 +74,8 @@ function draw() {
   byId("epoch").setAttribute("aria-valuetext", `epoch ${report.epochs[state.epoch]}`);
   byId("epoch-name").textContent = report.epochs[state.epoch] ?? "";
   if (state.view === "overview") return drawOverview();
-  for (const [name, value] of [["layers", state.layer], ["shows", state.show]]) {
-    for (const input of byId(name).querySelectorAll("input")) input.checked = input.value === value;
-  }
+  showChoice("layer", state.layer);
+  showChoice("show", state.show);
   byId("pick").value = state.image;
   byId("mode").value = state.mode;
   byId("opacity").value = state.opacity;
@@ -93,42 +92,6 @@ const stepImage = (by) => change({ image: clamp(state.image + by, 0, report.imag
 function stepLayer(by) {
   const at = report.rows.findIndex((row) => row.name === state.layer);
   change({ layer: report.rows[clamp(at + by, 0, report.rows.length - 1)].name });
-}
-
-function radios(place, name, entries, changed) {
-  byId(place).append(...entries.map(([value, text]) => el("label", { class: "choice" },
-    el("input", { type: "radio", name, value, change: () => changed(value) }), el("span", {}, text))));
-  byId(place).hidden = entries.length < 2;
-}
-
-function showTheme(dark) {
-  document.documentElement.dataset.theme = dark ? "dark" : "light";
-  fill(byId("theme"), dark ? "Light" : "Dark", el("span", { class: "hidden" }, " colours"));
-}
-
-function addControls() {
-  const on = (id, event, action) => byId(id).addEventListener(event, action);
-  radios("layers", "layer", report.rows.map(({ name }) => [name, name]), (layer) => change({ layer }));
-  const titles = SHOWS.map((panel) => [panel.id, panel.difference ? differenceName(panel.key) : roleOf(panel.key)]);
-  radios("shows", "show", SHOW_KEYS.length > 1 ? [["all", "Side by side"], ...titles] : [], (show) => change({ show }));
-  fill(byId("pick"), ...report.images.map(({ name }, i) => el("option", { value: i }, name)));
-  fill(byId("mode"), ...report.modes.map(({ key, title }) => el("option", { value: key, title }, capital(key))));
-  byId("epochs").hidden = !report.epochs.length;
-  byId("labels").parentElement.hidden = !report.images.some((one) => one.labelled);
-  byId("predictions").parentElement.hidden = !report.predicted;
-  byId("boxes").hidden = [...byId("boxes").querySelectorAll("label")].every((one) => one.hidden);
-  byId("epoch").max = Math.max(0, report.epochs.length - 1);
-  on("pick", "change", (event) => change({ image: Number(event.target.value), highlight: null }));
-  on("mode", "change", (event) => change({ mode: event.target.value }));
-  on("epoch", "input", (event) => change({ epoch: Number(event.target.value) }));
-  on("opacity", "input", (event) => change({ opacity: Number(event.target.value) }));
-  on("labels", "change", (event) => change({ labels: event.target.checked }));
-  on("predictions", "change", (event) => change({ predictions: event.target.checked }));
-  on("previous", "click", () => stepImage(-1));
-  on("next", "click", () => stepImage(1));
-  on("to-overview", "click", () => change({ view: "overview" }));
-  on("to-image", "click", () => change({ view: "image" }));
-  on("theme", "click", () => showTheme(document.documentElement.dataset.theme !== "dark"));
 }
 
 function onKey(event) {

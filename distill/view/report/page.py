@@ -15,7 +15,10 @@ from distill.view.exhibit import Exhibit
 from distill.view.report.data import collect
 from distill.view.report.encode import dumps
 
-SCRIPTS = ("base.js", "maps.js", "trend.js", "overview.js", "panels.js", "viewer.js", "page.js")
+SCRIPTS = tuple(
+    f"{name}.js"
+    for name in ("base", "maps", "chart", "trend", "overview", "boxes", "panels", "viewer", "controls", "page")
+)
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
 
 

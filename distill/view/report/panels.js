@@ -66,7 +66,9 @@ function drawPanel(canvas) {
   if (canvas.width !== columns || canvas.height !== rows) Object.assign(canvas, { width: columns, height: rows });
   const context = canvas.getContext("2d");
   context.clearRect(0, 0, columns, rows);
-  if (block.ready.complete && block.ready.naturalWidth) context.drawImage(block.ready, 0, 0, columns, rows);
+  if (block.ready.complete && block.ready.naturalWidth) {
+    context.drawImage(panel.key ? backdrop(block.ready) : block.ready, 0, 0, columns, rows);
+  }
   if (shown.map) {
     context.globalAlpha = state.opacity / 100;
     context.drawImage(overlay(panel.id, shown, block.frame, columns, rows), 0, 0);
@@ -75,6 +77,25 @@ function drawPanel(canvas) {
   const pen = { context, scale: columns / width, ratio, width: columns, height: rows };
   drawBoxes(pen, block, panel);
   if (state.point) drawCross(pen, state.point);
+}
+
+let grey = {}; // of the picture last drawn
+
+/** The grey, dimmed copy of a picture on which maps are laid, so that colours mean values alone; as on the sheets. */
+function backdrop(picture) {
+  if (grey.picture === picture) return grey.canvas;
+  const [width, height] = [picture.naturalWidth, picture.naturalHeight];
+  const canvas = el("canvas", { width, height });
+  const context = canvas.getContext("2d", { willReadFrequently: true });
+  context.drawImage(picture, 0, 0);
+  const image = context.getImageData(0, 0, width, height);
+  for (let k = 0; k < image.data.length; k += 4) {
+    const luma = 0.299 * image.data[k] + 0.587 * image.data[k + 1] + 0.114 * image.data[k + 2];
+    image.data.fill(luma * report.dim, k, k + 3);
+  }
+  context.putImageData(image, 0, 0);
+  grey = { picture, canvas };
+  return canvas;
 }
 
 const overlays = {}; // by panel, the last one painted: it stays while the opacity or the cross-hair changes
@@ -88,71 +109,6 @@ function overlay(id, shown, frame, width, height) {
     overlays[id] = { map: shown.map, scale: shown.scale, canvas };
   }
   return overlays[id].canvas;
-}
-
-const INK = { label: "#ffffff", prediction: "#66f0ff", highlight: "#8dff5a" };
-const CROWD = 14; // boxes beyond which their names would hide the picture
-
-/** What the table of objects counts: the labels, or where there are none what the reference found. */
-function thingsOf(block) {
-  return block.labels ?? block.epochs[state.epoch].predictions[report.reference ?? report.networks[0].key] ?? [];
-}
-
-function drawBoxes(pen, block, panel) {
-  const epoch = block.epochs[state.epoch];
-  const status = epoch.objects.status[panel.difference ? others[0].key : panel.key] ?? {};
-  const own = panel.key && !panel.difference;
-  const labels = (state.labels ? block.labels ?? [] : []).map((item, i) => (
-    { item, ink: INK.label, name: status[i] === "miss" ? `${item.name} (missed)` : item.name }));
-  const scored = ({ name, score }) => (missing(score) ? name : `${name} ${score.toFixed(2)}`);
-  const predictions = (state.predictions && own ? epoch.predictions[panel.key] ?? [] : []).map((item) => (
-    { item, ink: INK.prediction, dashed: true, name: scored(item) }));
-  const chosen = thingsOf(block)[state.highlight];
-  const highlight = chosen ? [{ item: chosen, ink: INK.highlight, bold: true,
-    name: status[state.highlight] === "miss" ? `${chosen.name} (missed)` : chosen.name }] : [];
-  const boxes = [...labels, ...predictions, ...highlight];
-  boxes.forEach((box) => drawBox(pen, box));
-  const named = boxes.length > CROWD ? highlight : [...highlight, ...labels.filter(({ item }) => item !== chosen),
-    ...predictions];
-  const taken = [];
-  named.forEach((box) => drawName(pen, box, taken));
-}
-
-function drawBox({ context, scale, ratio }, { item, ink, dashed, bold }) {
-  const [x1, y1, x2, y2] = item.box;
-  const corners = item.corners ?? [[x1, y1], [x2, y1], [x2, y2], [x1, y2]];
-  context.beginPath();
-  corners.forEach(([x, y], i) => (i ? context.lineTo(x * scale, y * scale) : context.moveTo(x * scale, y * scale)));
-  context.closePath();
-  context.setLineDash(dashed ? [6 * ratio, 6 * ratio] : []);
-  stroke(context, "rgba(0,0,0,.75)", (bold ? 7 : 4) * ratio);
-  stroke(context, ink, (bold ? 4 : 2) * ratio);
-  context.setLineDash([]);
-}
-
-/** The name beside its box where no other name is in the way; without room it is left to the line under the pointer. */
-function drawName({ context, scale, ratio, width, height }, { item, ink, name }, taken) {
-  context.font = `${12 * ratio}px system-ui, "DejaVu Sans", sans-serif`;
-  const [x1, y1, x2, y2] = item.box.map((side) => side * scale);
-  const [wide, high, gap] = [context.measureText(name).width + 8 * ratio, 17 * ratio, 3 * ratio];
-  const [tops, lefts] = [[y1 - high - gap, y2 + gap, y1 + gap, y2 - high - gap], [x1, x2 - wide]];
-  const places = tops.flatMap((top) => lefts.map((left) => (
-    { left: clamp(left, 0, Math.max(0, width - wide)), top: clamp(top, 0, Math.max(0, height - high)) })));
-  const free = places.find(({ left, top }) => taken.every((other) => left >= other.left + other.wide
-    || left + wide <= other.left || top >= other.top + high || top + high <= other.top));
-  if (!free) return;
-  taken.push({ ...free, wide });
-  context.fillStyle = "rgba(0,0,0,.8)";
-  context.fillRect(free.left, free.top, wide, high);
-  context.fillStyle = ink;
-  context.textBaseline = "middle";
-  context.fillText(name, free.left + 4 * ratio, free.top + high / 2);
-}
-
-function stroke(context, colour, width) {
-  context.strokeStyle = colour;
-  context.lineWidth = width;
-  context.stroke();
 }
 
 function drawCross({ context, scale, ratio, width, height }, point) {

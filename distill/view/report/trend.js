@@ -13,7 +13,7 @@ function drawTrend(place, pairs) {
 
 function trendText(values) {
   const there = values.filter((value) => value !== null);
-  return `${there[0].toFixed(2)} to ${there.at(-1).toFixed(2)}`;
+  return `${fixed(there[0])} to ${fixed(there.at(-1))}`;
 }
 
 /** Epochs lie as far apart as their numbers; the drawing is 100 units wide and as high as the scale. */

@@ -13,22 +13,11 @@ function drawImageView() {
   byId("panels").dataset.columns = Math.min(3, panels.length);
   fill(byId("panels"), ...panels.map((panel) => figureOf(panel, width / height)));
   if (kept) [...byId("panels").querySelectorAll(".stage canvas")].find((one) => one.panel.id === kept)?.focus();
-  byId("keys").textContent = keysText(block);
+  byId("keys").textContent = `${boxesText(block, panels)}Keys: ← and → change the image, [ and ] the layer; in a `
+    + "focused picture the arrow keys move a cross-hair (with Shift, ten times as far) and Escape takes it away.";
   drawPanels();
   drawReadout();
   drawOwnFigures(block);
-}
-
-function keysText(block) {
-  const boxes = [];
-  if (block.labels?.length && state.labels) boxes.push("solid white boxes are labels");
-  if (state.predictions && Object.values(block.epochs[state.epoch].predictions).some((found) => found.length)) {
-    boxes.push("dashed blue boxes are each network's own predictions with their scores");
-  }
-  if (state.highlight !== null) boxes.push("the thick green box is the chosen object");
-  const legend = boxes.length ? `${capital(boxes.join(", "))}. ` : "";
-  return `${legend}Keys: ← and → change the image, [ and ] the layer; in a focused picture the arrow keys move a `
-    + "cross-hair (with Shift, ten times as far) and Escape takes it away.";
 }
 
 function figureOf(panel, aspect) {
@@ -40,10 +29,11 @@ function figureOf(panel, aspect) {
   Object.assign(canvas, { panel, shown });
   canvas.style.aspectRatio = String(aspect);
   const stage = el("div", { class: "stage" }, canvas);
-  stage.style.maxWidth = `calc(80vh * ${aspect})`;
+  const under = el("div", {}, ...scaleOf(panel, shown), el("div", { class: "value", "aria-hidden": "true" }));
+  for (const part of [stage, under]) part.style.maxWidth = `calc(80vh * ${aspect})`; // the bar ends with the picture
   return el("figure", { "data-panel": panel.id },
     el("figcaption", {}, el("b", {}, panelTitle(panel)), el("span", { class: "line muted" }, panelLead(panel))),
-    stage, el("div", {}, ...scaleOf(panel, shown), el("div", { class: "value", "aria-hidden": "true" })));
+    stage, under);
 }
 
 function panelTitle(panel) {
@@ -108,7 +98,8 @@ function drawReadout() {
       line.textContent = `Here: ${number(value)}${raw === value ? "" : ` (raw energy ${number(raw)})`}`;
     }
   }
-  byId("readout").textContent = point ? `${valuesText(point)} ${insideText(point)}`.trim()
+  byId("readout").textContent = point
+    ? [valuesText(point), insideText(point), predictedText(point)].filter(Boolean).join(" ")
     : "Point at a picture to read the values of all networks there.";
 }
 
@@ -121,12 +112,13 @@ function valuesText(point) {
   return `At x ${point.x.toFixed(1)}, y ${point.y.toFixed(1)}: ${values.flat().join(", ")}.`;
 }
 
+const within = ({ box }, x, y) => box[0] <= x && x <= box[2] && box[1] <= y && y <= box[3];
+
 function insideText({ x, y }) {
   const block = opened(state.image);
   const { status, ratio } = block.epochs[state.epoch].objects;
-  const within = ({ box }) => box[0] <= x && x <= box[2] && box[1] <= y && y <= box[3];
   const texts = thingsOf(block).flatMap((item, i) => {
-    if (!within(item)) return [];
+    if (!within(item, x, y)) return [];
     const here = ratio[state.layer] ?? {};
     const ratios = report.networks.filter(({ key }) => !missing(here[key]?.[i]))
       .map(({ key }) => `${key} ${number(here[key][i], 2)}`);
@@ -135,6 +127,15 @@ function insideText({ x, y }) {
       ...(ratios.length ? [`box ratio ${ratios.join(", ")}`] : [])].join(", ")];
   });
   return texts.length ? `Inside: ${texts.join("; ")}.` : "";
+}
+
+function predictedText({ x, y }) {
+  const { predictions } = opened(state.image).epochs[state.epoch];
+  const texts = report.networks.flatMap(({ key }) => {
+    const found = (predictions[key] ?? []).filter((item) => within(item, x, y)).map(scored);
+    return found.length ? [`${key} ${found.join(", ")}`] : [];
+  });
+  return texts.length ? `Predicted: ${texts.join("; ")}.` : "";
 }
 
 const OWN = { distance: "Distance", untrained_distance: "Distance, untrained", shuffled_distance:
@@ -147,6 +148,6 @@ function drawOwnFigures(block) {
   byId("own").hidden = !rows.length || !shown.length;
   fillTable(byId("own-figures"), ["Pair", "Network", ...shown.map((name) => OWN[name])], rows.map((row) => ({
     current: row.pair === state.layer,
-    cells: [row.pair, roleOf(row.network), ...shown.map((name) => (missing(row[name]) ? "–" : row[name].toFixed(2)))],
+    cells: [row.pair, roleOf(row.network), ...shown.map((name) => fixed(row[name]))],
   })));
 }
