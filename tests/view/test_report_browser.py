@@ -294,7 +294,7 @@ def test_a_phone_shows_the_picture_soon(visit, report):
         assert tab.locator(".stage canvas").first.bounding_box()["y"] - top <= FIRST
     tab.locator("#show").select_option("difference-student")
     assert tab.locator("#panels figure").count() == 1 and "show=difference-student" in tab.url
-    assert not tab.locator("#opacity").is_visible()
+    assert not tab.locator("#opacity").is_visible() and not tab.locator("#layers").is_visible()
 
 
 def test_maps_lie_on_a_grey_picture(visit, tmp_path):
