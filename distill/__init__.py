@@ -13,12 +13,12 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOME = {
-    "Analysis": "distill.jobs.analysis",
+    "Analysis": "distill.jobs.layers.analysis",
     "AttentionMap": "distill.attention.maps",
     "AttentionTerm": "distill.terms.attention",
     "Batch": "distill.terms.base",
     "Check": "distill.proof",
-    "Comparison": "distill.jobs.comparison",
+    "Comparison": "distill.jobs.seeing.comparison",
     "DistillError": "distill.errors",
     "Distiller": "distill.distiller",
     "InputError": "distill.errors",
@@ -30,9 +30,9 @@ _HOME = {
     "Teacher": "distill.teacher",
     "TrainResult": "distill.jobs.training",
     "View": "distill.terms.base",
-    "analyse": "distill.jobs.analysis",
+    "analyse": "distill.jobs.layers.analysis",
     "attention_map": "distill.attention.maps",
-    "compare": "distill.jobs.comparing",
+    "compare": "distill.jobs.seeing.comparing",
     "describe": "distill.attention.layers",
     "doctor": "distill.jobs.checks",
     "energy": "distill.attention.maps",

@@ -84,12 +84,14 @@ class Likeness:
     side are shuffled (a standard deviation): what is within two of it says nothing. `cosine` is the mean over
     images of the cosine between the two attention maps on the smaller grid, in [0, 1]; `shuffled` is the same between
     maps of different images of a minibatch, averaged over all such: what two maps share without seeing the same thing.
+    `constant` (T,) is that of the teacher's own maps: near 1, a layer's map is the same whatever the image shows.
     """
 
     cka: Tensor
     chance: Tensor
     cosine: Tensor
     shuffled: Tensor
+    constant: Tensor
 
 
 class LikenessMeter:
@@ -102,6 +104,7 @@ class LikenessMeter:
         self._hsic: list[Tensor] = []  # of each teacher layer (T) and student layer (S) with itself, of both (T, S),
         # and its variance (T, S) where the images of one side are shuffled
         self._sums: Tensor = torch.zeros(())  # (T, S, 4): cosines, how many, shuffled cosines, how many
+        self._own: Tensor = torch.zeros(())  # (T, 4): the same of the teacher's layers with themselves
 
     def add(self, teacher: Response, student: Response) -> None:
         """One minibatch, the same images in the same order on both sides."""
@@ -109,6 +112,7 @@ class LikenessMeter:
         parts = [*own, hsic_matrix(teacher.grams, student.grams), _shuffled_variance(teacher.grams, student.grams)]
         self._hsic = [a + b for a, b in zip(self._hsic, parts, strict=True)] if self._hsic else parts
         self._sums = self._sums + _cosines(teacher.maps, student.maps)
+        self._own = self._own + torch.stack([_cosines((one,), (one,))[0, 0] for one in teacher.maps])
 
     def result(self) -> Likeness:
         """The likeness over all that was added. Raises ValueError before anything was."""
@@ -116,13 +120,15 @@ class LikenessMeter:
             raise ValueError("nothing was added")
         teacher, student, cross, variance = self._hsic
         squares = teacher[:, None] * student[None, :]
-        cosines, images, shuffled, couples = self._sums.unbind(dim=-1)
-        return Likeness(
-            _ratio(cross, squares),
-            _ratio(variance.sqrt(), squares),
-            torch.where(images > 0, cosines / images.clamp(min=1), math.nan),
-            torch.where(couples > 0, shuffled / couples.clamp(min=1), math.nan),
-        )
+        same, different = _means(self._sums)
+        return Likeness(_ratio(cross, squares), _ratio(variance.sqrt(), squares), same, different, _means(self._own)[1])
+
+
+def _means(sums: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean cosines of the same image and of different images, from their sums and numbers (..., 4)."""
+    cosines, images, shuffled, couples = sums.unbind(dim=-1)
+    same = torch.where(images > 0, cosines / images.clamp(min=1), math.nan)
+    return same, torch.where(couples > 0, shuffled / couples.clamp(min=1), math.nan)
 
 
 def _shuffled_variance(a: Tensor, b: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ def add_to(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Draw, and say where things are."""
-    from distill.jobs.timeline import draw_timeline
+    from distill.jobs.seeing.timeline import draw_timeline
 
     print("\n".join(map(str, draw_timeline(arguments.folder, arguments.trust))))
     return 0

@@ -56,8 +56,8 @@ def add_to(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Look, write, and say where things are."""
-    from distill.jobs.analysis import analyse
-    from distill.jobs.layer_files import as_json
+    from distill.jobs.layers.analysis import analyse
+    from distill.jobs.layers.files import as_json
     from distill.records import new_folder, next_folder
 
     new_folder(arguments.out or DEFAULT_FOLDER / "layers0")  # refused now rather than after the work

@@ -63,8 +63,8 @@ def add_to(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Compare, write, and say where things are."""
     from distill.errors import InputError
-    from distill.jobs.comparing import compare
-    from distill.jobs.comparison import PICTURES, REPORT
+    from distill.jobs.seeing.comparing import compare
+    from distill.jobs.seeing.comparison import PICTURES, REPORT
     from distill.records import new_folder, next_folder
 
     if not 0 <= arguments.opacity <= 1:

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from distill.config import find_config
 from distill.errors import DistillError
-from distill.jobs.comparing import compare
-from distill.jobs.comparison import REPORT
+from distill.jobs.seeing.comparing import compare
+from distill.jobs.seeing.comparison import REPORT
 from distill.jobs.training import TrainResult
 from distill.records import TABLE
 from distill.scenes import scenes_data

@@ -96,7 +96,7 @@ def resume(folder: str | Path, device: str | None = None, trust: bool = False) -
 def _ended(folder: Path, trust: bool) -> TrainResult:
     """The result, and the timeline drawn; a run is not lost because its pictures could not be made."""
     if (folder / HEATMAPS).is_dir():
-        from distill.jobs.timeline import draw_timeline
+        from distill.jobs.seeing.timeline import draw_timeline
 
         try:
             draw_timeline(folder, trust)

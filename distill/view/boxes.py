@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from distill.attention.objects import Object
+from distill.view.canvas import Page, measure, pixels_of
 from distill.view.exhibit import Exhibit
-from distill.view.page import Page, measure, pixels_of
 
 # Okabe and Ito, "Color Universal Design" (2008), without black: apart for colour-blind eyes too. Beyond seven classes
 # the same colours come back with other dashes.

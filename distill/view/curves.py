@@ -11,8 +11,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator
 
+from distill.view.canvas import DPI, FONT, GREY, WARNING, fit
 from distill.view.exhibit import BASELINE, STUDENT, TEACHER, Exhibit, Interval
-from distill.view.page import DPI, FONT, GREY, WARNING, fit
 
 COLOURS = {TEACHER: "black", STUDENT: "#0072B2", BASELINE: "#D55E00"}  # Okabe and Ito's, apart for all eyes
 PANEL = (2.5, 2.3)  # inches

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from distill import InputError, TrainResult, compare
-from distill.jobs.timeline import read_timeline
+from distill.jobs.seeing.timeline import read_timeline
 
 from .tiny import halved, same, weights
 
@@ -21,7 +21,7 @@ Train = Callable[..., TrainResult]
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the pictures, which take longer than the training."""
-    monkeypatch.setattr("distill.jobs.timeline.draw_timeline", lambda *_: [])
+    monkeypatch.setattr("distill.jobs.seeing.timeline.draw_timeline", lambda *_: [])
 
 
 def maps_of(result: TrainResult) -> dict[str, dict[str, Any]]:
@@ -84,7 +84,7 @@ def test_a_run_is_not_lost_with_its_pictures(train: Train, teacher: Path, monkey
     def fail(*_: Any) -> None:
         raise ValueError("disk full")
 
-    monkeypatch.setattr("distill.view.timeline.save_film", fail)
+    monkeypatch.setattr("distill.view.film.save_film", fail)
     result = train(teacher=teacher, heatmaps=1)
     assert result.last.is_file()
     assert "the timeline was not drawn: disk full" in capsys.readouterr().err

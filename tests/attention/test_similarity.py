@@ -134,6 +134,14 @@ def test_cosines_are_those_of_the_same_image_and_of_all_others():
     other = [value for (i, j), value in pairs.items() if i != j]
     assert likeness.cosine.item() == pytest.approx(sum(same) / 5, rel=1e-6)
     assert likeness.shuffled.item() == pytest.approx(sum(other) / 20, rel=1e-6)
+    own = AttentionMap.read(x, "x").unit()
+    different = [float(own[i] @ own[j]) for i in range(5) for j in range(5) if i != j]
+    assert likeness.constant.tolist() == pytest.approx([sum(different) / 20], rel=1e-6)
+
+
+def test_a_layer_that_answers_the_same_to_every_image_is_constant():
+    x = features(1, 3, 4, 4).expand(6, -1, -1, -1)
+    assert measured({"x": x}, {"y": features(6, 3, 4, 4, seed=1)}, [6]).constant.item() == pytest.approx(1)
 
 
 def test_cosines_count_images_not_minibatches():

@@ -70,7 +70,7 @@ def test_two_networks(cli: Cli, words: Callable[..., list[str]], tmp_path: Path)
 
 
 def test_the_suggestion_is_a_config(cli: Cli, words: Callable[..., list[str]], student: Path, checkpoint) -> None:
-    from distill.jobs.suggestions import Candidate
+    from distill.jobs.layers.suggestions import Candidate
 
     from ..adapters.tiny import micro
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from distill.attention.geometry import resample
-from distill.view.page import backdrop
+from distill.view.canvas import backdrop
 from distill.view.report.page import save_page
 from distill.view.scale import difference, relative
 from tests.view import kit

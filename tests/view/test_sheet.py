@@ -14,13 +14,13 @@ from PIL import Image
 
 from distill.attention.objects import Object
 from distill.errors import InputError
-from distill.view import page
+from distill.view import canvas
 from distill.view.boxes import Area, styles
+from distill.view.canvas import ELLIPSIS, backdrop, blend, fit, measure, resized
 from distill.view.exhibit import Exhibit, Numbers, Sample
-from distill.view.page import ELLIPSIS, backdrop, blend, fit, measure, resized
 from distill.view.scale import lut
-from distill.view.sheet import save_sheet, save_sheets, sheet
-from distill.view.table import lines
+from distill.view.sheet.drawing import save_sheet, save_sheets, sheet
+from distill.view.sheet.table import lines
 from tests.view import kit
 
 NETWORKS = (("teacher", "student", "baseline"), ("teacher", "student"), ("student",))
@@ -113,7 +113,7 @@ def test_a_networks_magnitude_changes_only_raw_panels():
     for mode, same in (("shared", True), ("raw", False), ("each", True)):
         a, b = (panels(sheet(one, one.samples[0], mode))["P3 student"].astype(int) for one in (exhibit, louder))
         change = np.abs(a - b).max()
-        assert change <= page.STEP if same else change > 10 * page.STEP  # a step: rounding
+        assert change <= canvas.STEP if same else change > 10 * canvas.STEP  # a step: rounding
 
 
 def test_equal_maps_look_equal_and_differ_by_nothing():
@@ -321,5 +321,5 @@ def test_sheets_may_be_drawn_in_threads():
 
 
 def test_nothing_touches_matplotlibs_global_state():
-    for path in Path(page.__file__).parent.glob("*.py"):
+    for path in Path(canvas.__file__).parent.rglob("*.py"):
         assert "pyplot" not in path.read_text(encoding="utf-8"), path

@@ -45,7 +45,7 @@ class Probe:
 
     @torch.no_grad()
     def keep(self, path: Path, student: Any, distiller: Distiller) -> None:
-        """Write both networks' maps of these images, with where their cells lie; `distill.jobs.timeline` reads them."""
+        """Write both networks' maps of these images, with where their cells lie; `jobs.seeing.timeline` reads them."""
         network = deepcopy(student).float().eval()
         images = self.images.to(next(network.parameters()).device)
         arrays = {"images": np.array(self.files), **_frames(self.frames)}

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from distill.attention.geometry import Lattice
+from distill.view.canvas import DIM
 from distill.view.exhibit import Exhibit, Interval, Row, Sample
-from distill.view.page import DIM
 from distill.view.report.encode import SMALL, crop, half, picture, thing
 from distill.view.report.missed import missed, objects_of
 from distill.view.scale import MODES, TITLES, Mode, RowScale, Scale, difference, lut, relative, scales

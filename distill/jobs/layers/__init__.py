@@ -1,0 +1,1 @@
+"""What `distill layers` does: list layers, compare them, suggest pairs."""

@@ -1,0 +1,164 @@
+"""Look at a teacher and a student, layer by layer, on the same pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from distill.errors import InputError
+from distill.jobs.seeing.comparison import Comparison
+from distill.jobs.seeing.figures import figures
+from distill.jobs.seeing.gathering import Looked, choose_pictures, gather, pair_rows, prepare
+from distill.jobs.training import command_line
+from distill.loading import ultralytics_adapter
+from distill.pictures.source import Given, Picture, Source
+from distill.progress import progress
+from distill.records import sha256, versions
+from distill.scenes import named_data
+from distill.text import plain
+from distill.view.exhibit import BASELINE, STUDENT, TEACHER, Exhibit, Network
+
+UNBOXED = ("classify", "semantic")  # tasks whose labels are no boxes
+RANGES = {  # of settings: lowest, highest, in words
+    "imgsz": (32, 2**16, "at least 32 pixels"),
+    "teacher-imgsz": (32, 2**16, "at least 32 pixels"),
+    "max-images": (1, 2**31, "a whole number from 1"),
+    "every": (1, 2**31, "a whole number from 1"),
+    "conf": (0, 1, "a score from 0 to 1"),
+    "p": (1e-3, 1e3, "a number above 0"),
+    "seed": (0, 2**31 - 1, "a whole number from 0, below 2**31"),
+}
+
+
+def compare(
+    teacher: str | None = None,
+    student: str | None = None,
+    images: Given | None = None,
+    *,
+    baseline: str | None = None,
+    data: str | None = None,
+    split: str = "val",
+    layers: str | Sequence[str] = (),
+    imgsz: int | None = None,
+    teacher_imgsz: int | None = None,
+    max_images: int = 16,
+    every: int | None = None,
+    conf: float = 0.25,
+    p: float = 2.0,
+    device: str | None = None,
+    seed: int = 0,
+    trust: bool = False,
+) -> Comparison:
+    """Run the networks on the same pictures and read their attention maps at paired layers.
+
+    >>> distill.compare("big.pt", "best.pt", "images/").save("out")
+
+    `teacher` and `student` are trained networks (.pt), one of them is enough; `baseline` is a second student, such as
+    one trained without a teacher. `images` is a file, a folder, a glob, a video (each `every`-th frame), or a list of
+    these; without it the `split` of `data` is taken, of which at most `max_images`, evenly spread. `data` gives the
+    labels. `layers` are patterns as for `pair_layers`, a list or a text with commas. `imgsz` is the input's longer side
+    in pixels, by default what the student was trained at, and `teacher_imgsz` the teacher's, where it differs; `conf`
+    the least score of predictions, in [0, 1]; `seed` that of the untrained student beside which the figures stand.
+
+    Raises InputError for whatever cannot be used.
+    """
+    adapter = ultralytics_adapter(trust)
+    files = {key: file for key, file in ((TEACHER, teacher), (STUDENT, student), (BASELINE, baseline)) if file}
+    numbers = {"imgsz": imgsz, "teacher-imgsz": teacher_imgsz, "max-images": max_images, "every": every}
+    _check(files, data or images, {**numbers, "conf": conf, "p": p, "seed": seed})
+    lookers = adapter.open_lookers(files, conf, device, trust, teacher_imgsz)
+    judged = lookers.get(STUDENT) or next(iter(lookers.values()))
+    dataset = adapter.read_data(named_data(data), judged.task, trust) if data else None
+    source = choose_pictures(adapter, images, dataset, split, max_images, every)
+    size, stride = imgsz or judged.imgsz, max(looker.stride for looker in lookers.values())
+    patterns = layers.split(",") if isinstance(layers, str) else layers
+    pairs = pair_rows(lookers, [pattern.strip() for pattern in patterns if pattern.strip()], size)
+    how = adapter.framing(judged.task, [looker.family for looker in lookers.values()])
+
+    def prepared(picture: Picture) -> Looked:
+        labels = None
+        if dataset is not None:
+            shape = picture.pixels.shape[:2]
+            labels = adapter.labels_of(Path(picture.file), shape, dataset, judged.task, images is None)
+        return prepare(picture, how, size, stride, labels)
+
+    inputs = (prepared(picture) for picture in progress(source, "images", len(source)))
+    rows, samples, untrained = gather(lookers, pairs, inputs, p, seed)
+    if not samples:
+        raise InputError(f"none of the {len(source)} images could be read; the first: {' '.join(source.skipped[0])}")
+    networks = tuple(
+        Network(key, title_of(looker.file), looker.file, frozenset(map(str, looker.names.values())))
+        for key, looker in lookers.items()
+    )
+    exhibit = Exhibit(networks, tuple(rows), tuple(samples), title=_title(networks))
+    exhibit = replace(exhibit, numbers=figures(exhibit, untrained, seed))
+    settings = {"imgsz": size, "teacher_imgsz": teacher_imgsz, "p": p, "conf": conf, "seed": seed, "task": judged.task}
+    notes = tuple(_notes(exhibit, None if judged.task in UNBOXED else data))
+    return Comparison(exhibit, tuple(source.skipped), notes, _manifest(exhibit, source, settings, notes))
+
+
+def _notes(exhibit: Exhibit, data: str | None) -> Iterator[str]:
+    """What would otherwise go unseen."""
+    if data and not any(sample.labels for sample in exhibit.samples):
+        yield f"none of the images has labels where --data {data} would have them: nothing is said of objects"
+    shown = {thing.name for sample in exhibit.samples for thing in sample.labels or ()}
+    for network in exhibit.networks:
+        if network.classes is not None and (unknown := shown - network.classes):
+            named = ", ".join(sorted(map(plain, unknown)))
+            yield f"the {network.key} does not know the classes {named}: these objects are no misses of its"
+
+
+def title_of(file: str) -> str:
+    """What to call a network: its file's name, behind that of its run where the file is one of many called best.pt."""
+    path = Path(file).absolute()
+    return f"{path.parent.parent.name}/{path.name}" if path.parent.name == "weights" else path.name
+
+
+def _check(files: Mapping[str, str], pictures: Any, numbers: Mapping[str, float | None]) -> None:
+    if not files:
+        raise InputError("--student is missing: the trained network to look at; with --teacher the two are compared")
+    if BASELINE in files and len(files) < 3:
+        raise InputError("--baseline is compared with --teacher, beside --student: name all three")
+    if not pictures:
+        raise InputError("--source is missing: a file, a folder, a pattern or a video; or --data for its split")
+    for name, (low, high, wanted) in RANGES.items():
+        value = numbers[name]
+        if value is not None and not low <= value <= high:
+            raise InputError(f"--{name} {value}: {wanted}")
+
+
+def _title(networks: Sequence[Network]) -> str:
+    """The students, and the teacher that they are held against."""
+    first, *others = (network.title for network in networks)
+    return f"{' and '.join(others)} against {first}" if others else first
+
+
+def _manifest(exhibit: Exhibit, source: Source, settings: Mapping[str, Any], notes: Sequence[str]) -> dict[str, Any]:
+    return {
+        "command": command_line(),
+        "versions": versions(),
+        **settings,
+        "networks": {n.key: {"file": n.file, "sha256": sha256(n.file)} for n in exhibit.networks},
+        "pairs": [
+            {
+                "name": row.name,
+                "kind": row.kind,
+                **{
+                    key: {
+                        "layer": side.layer,
+                        "grid": side.grid,
+                        "stride": side.lattice.stride,
+                        "offset": side.lattice.offset,
+                        "agreement": side.lattice.agreement,
+                    }
+                    for key, side in row.sides.items()
+                },
+            }
+            for row in exhibit.rows
+        ],
+        "images": {sample.name: sample.file for sample in exhibit.samples},
+        "skipped": dict(source.skipped),
+        "notes": list(notes),
+    }

@@ -1,0 +1,97 @@
+"""The figures as files for a spreadsheet, and as a table for the terminal."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from textwrap import fill
+from typing import Any
+
+from distill.jobs.seeing.figures import MAP_COLUMNS
+from distill.jobs.seeing.object_figures import OBJECT_COLUMNS
+from distill.records import write_whole
+from distill.text import aligned
+from distill.view.exhibit import TEACHER, Interval, Numbers
+
+SUMMARY_COLUMNS = ("pair", "network", "figure", "mean", "low", "high", "n")
+FORMULA = tuple("=+-@＝＋－＠")  # what begins a formula; some spreadsheets take the wide ones too
+WIDTH = 100  # of the terminal's lines
+SHOWN = {  # the terminal's columns after the interval
+    "shuffled_distance": "shuffled",
+    "untrained_distance": "untrained",
+    "cosine": "cosine",
+    "overlap": "overlap",
+    "box_ratio": "box ratio",
+}
+
+
+def write_tables(numbers: Numbers, folder: Path) -> None:
+    """metrics.csv (a row per image, pair and network), objects.csv and summary.csv in `folder`.
+
+    UTF-8; numbers with six significant digits; an empty cell for a figure that does not exist. Names of classes and
+    files are strangers' words: one that begins with = + - or @ gets an apostrophe in front, so that no spreadsheet
+    runs it as a formula, and control characters become spaces.
+    """
+    write_whole(folder / "metrics.csv", _csv(MAP_COLUMNS, numbers.maps))
+    write_whole(folder / "objects.csv", _csv(OBJECT_COLUMNS, numbers.objects))
+    summary = (
+        {"pair": pair, "network": network, "figure": figure, **vars(found)}
+        for pair, networks in numbers.summary.items()
+        for network, figures in networks.items()
+        for figure, found in figures.items()
+    )
+    write_whole(folder / "summary.csv", _csv(SUMMARY_COLUMNS, summary))
+
+
+def lines(numbers: Numbers) -> str:
+    """The summary for a terminal, a line per pair and network compared, then the pairs that tell nothing, and why.
+
+    Columns without any figure are left out. The effective area stands where there is no distance, for a single network.
+    """
+    rows = [
+        (pair, network, *_cells(found, networks[TEACHER] if TEACHER in networks and network != TEACHER else {}))
+        for pair, networks in numbers.summary.items()
+        for network, found in networks.items()
+        if network != TEACHER or len(networks) == 1
+    ]
+    head = ("pair", "network", "area", "distance", "95 % interval", *SHOWN.values(), "teacher's")
+    table = [column for column in zip(head, *rows, strict=True) if any(column[1:])]
+    silent = [
+        fill(f"{pair} tells nothing: {reason}", WIDTH, subsequent_indent="  ")
+        for pair, reason in numbers.silent.items()
+    ]
+    return "\n".join([aligned(list(zip(*table, strict=True))), *silent] if rows else silent)
+
+
+def _cells(figures: Mapping[str, Interval], teacher: Mapping[str, Interval]) -> Sequence[str]:
+    distance = figures.get("distance")
+    area = figures.get("area") if distance is None else None
+    between = "" if distance is None or distance.low is None else f"{distance.low:.3f} to {distance.high:.3f}"
+    means = [_mean(figures.get(figure)) for figure in SHOWN]
+    return _mean(area), _mean(distance), between, *means, _mean(teacher.get("box_ratio"))
+
+
+def _mean(found: Interval | None) -> str:
+    return "" if found is None else f"{found.mean:.3f}" if abs(found.mean) < 10 else f"{found.mean:.1f}"
+
+
+def _csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
+    return csv_text([columns, *([row.get(column) for column in columns] for row in rows)])
+
+
+def csv_text(rows: Iterable[Sequence[Any]]) -> str:
+    """Rows of cells as CSV; see `write_tables` for how cells are written."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([_cell(cell) for cell in row] for row in rows)
+    return text.getvalue()
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    text = "".join(letter if letter.isprintable() else " " for letter in str(value))
+    return f"'{text}" if isinstance(value, str) and text.lstrip().startswith(FORMULA) else text

@@ -1,0 +1,1 @@
+"""The sheet: one picture per image, a row per pair of layers."""
