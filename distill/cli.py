@@ -28,9 +28,14 @@ class Parser(argparse.ArgumentParser):
         for word in left:
             if word.startswith("-") or not hasattr(parsed, "arguments"):
                 known = re.findall(r"--[\w-]+", self.format_usage())
-                self.error(f"'{word}' is no option here{nearest(word, known)}; Ultralytics' own are written key=value")
+                self.error(f"'{word}' is no option here{nearest(word, known)}; {self._remedy(word)}")
             parsed.arguments.append(word)
         return parsed, []
+
+    def _remedy(self, word: str) -> str:
+        if self.get_default("arguments") is not None or any(a.dest == "arguments" for a in self._actions):
+            return "Ultralytics' own are written key=value"
+        return "separate several values with commas, and put patterns in quotes"
 
     def error(self, message: str) -> NoReturn:
         raise InputError(message)

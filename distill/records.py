@@ -74,8 +74,11 @@ def whole_folder(path: str | Path) -> Iterator[Path]:
     Nothing is left if the block fails. Raises InputError where something lies at `path` already.
     """
     folder = new_folder(path)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    except OSError as error:
+        raise InputError(f"{path} cannot be made: {error.strerror or error}") from error
     try:
         yield staging
         staging.chmod(0o777 & ~_umask())  # mkdtemp's are private

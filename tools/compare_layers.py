@@ -8,6 +8,7 @@ Prints the tables and the suggested pairs, and writes them with the matrices int
 from __future__ import annotations
 
 import argparse
+import sys
 
 import distill
 
@@ -27,4 +28,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except distill.DistillError as error:
+        sys.exit(f"error: {error}")

@@ -8,6 +8,7 @@ Prints the table of figures and writes sheets, report, tables and maps into a ne
 from __future__ import annotations
 
 import argparse
+import sys
 
 import distill
 
@@ -29,4 +30,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except distill.DistillError as error:
+        sys.exit(f"error: {error}")

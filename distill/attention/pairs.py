@@ -48,7 +48,7 @@ def pair_layers(student: Sequence[LayerInfo], teacher: Sequence[LayerInfo], patt
     pairs: list[Pair] = []
     for text in chosen:
         pattern, _, weight = text.partition("@")
-        mine, _, theirs = pattern.partition(":")
+        mine, _, theirs = (part.upper() if ROLE.fullmatch(part.upper()) else part for part in pattern.partition(":"))
         left, right = _find(student, mine, "student"), _find(teacher, theirs or mine, "teacher")
         if len(left) != len(right):
             raise InputError(

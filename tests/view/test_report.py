@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from distill.attention.objects import Object
+from distill.jobs.seeing.figures import figures
 from distill.view.exhibit import Exhibit, Numbers
 from distill.view.report.encode import LONGEST, crop, dumps, half, picture
 from distill.view.report.missed import missed
@@ -195,13 +197,14 @@ def test_images_are_ordered_by_the_telling_pairs_alone():
 def test_missed_objects_come_once_the_least_looked_at_first():
     exhibit = kit.exhibit(images=2)
 
-    def line(image, thing, pair, ratio, network="student", status="miss", source="label"):
+    def line(image, thing, pair, ratio, network="student", status="miss", source="label", teacher=None):
         head = {"image": image, "object": thing, "pair": pair, "network": network, "source": source, "class": "disc"}
-        return head | {"status": status, "ratio": ratio, "x1": 0.0, "y1": 0.0, "x2": 9.0, "y2": 9.0}
+        box = {"x1": 0.0, "y1": 0.0, "x2": 9.0, "y2": 9.0}
+        return head | box | {"status": status, "ratio": ratio, "teacher_ratio": teacher}
 
     objects = (
-        line("scene0000", 0, "P3", 2.0),
-        line("scene0000", 0, "P4", 1.5),
+        line("scene0000", 0, "P3", 1.2, teacher=1.1),  # where the teacher looks at nothing either
+        line("scene0000", 0, "P4", 1.5, teacher=3.0),
         line("scene0000", 0, "P5", 0.1),  # silent
         line("scene0000", 0, "P4", 3.0, network="teacher", status="hit"),
         line("scene0000", 1, "P3", None),
@@ -213,6 +216,18 @@ def test_missed_objects_come_once_the_least_looked_at_first():
     short = [(entry["image"], entry["object"], entry["pair"], entry["ratio"], entry["found"]) for entry in found]
     assert short == [(1, 0, "P3", 0.5, None), (0, 0, "P4", 1.5, True), (0, 1, "P3", None, None)]
     assert found[1]["reference_ratio"] == 3.0 and found[0]["total"] == 3
+    assert [entry["instead"] for entry in found] == [None] * 3
+
+
+def test_what_was_found_in_a_missed_objects_place_is_told():
+    exhibit = kit.exhibit(images=1)
+    (sample,) = exhibit.samples
+    wrong = Object(sample.labels[0].box, "another", 0.33)
+    sample = replace(sample, predictions={**sample.predictions, "student": (wrong,)})
+    exhibit = replace(exhibit, samples=(sample,))
+    exhibit = replace(exhibit, numbers=figures(exhibit))
+    first = next(entry for entry in missed(exhibit) if entry["object"] == 0)
+    assert first["instead"]["name"] == "another" and first["instead"]["score"] == 0.33
 
 
 def test_saving_replaces_the_file(tmp_path):

@@ -198,7 +198,7 @@ def test_figures_that_do_not_exist_are_not_shown_as_zero():
     assert shown() == []
     assert shown(distance=None, cosine=float("nan")) == []
     assert [line.split() for line in shown(distance=0.5, cosine=-0.25, shuffled_distance=0.7)] == [
-        ["student", "to", "teacher", "this", "shuffled"],
+        ["student", "to", "teacher", "this", "others"],
         ["distance", "0.500", "0.700"],
         ["cosine", "−0.250"],
     ]

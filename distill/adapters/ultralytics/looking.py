@@ -112,6 +112,9 @@ def open_lookers(
     files: dict[str, str], conf: float, device: str | None, trust: bool, teacher_imgsz: int | None = None
 ) -> dict[str, Looker]:
     """A looker for each network that is given by `--key file`. Raises InputError for what cannot be looked at."""
+    for key, file in files.items():
+        if file.lower().endswith((".yaml", ".yml")):
+            raise InputError(f"--{key} {file}: a description, not a trained network: give a .pt")
     where = device_of(device)
     sizes = {"teacher": teacher_imgsz}
     lookers = {

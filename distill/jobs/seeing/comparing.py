@@ -11,6 +11,7 @@ from distill.errors import InputError
 from distill.jobs.seeing.comparison import Comparison
 from distill.jobs.seeing.figures import figures
 from distill.jobs.seeing.gathering import Looked, choose_pictures, gather, pair_rows, prepare
+from distill.jobs.seeing.intervals import LEAST_IMAGES
 from distill.jobs.training import command_line
 from distill.loading import ultralytics_adapter
 from distill.pictures.source import Given, Picture, Source
@@ -95,19 +96,30 @@ def compare(
     exhibit = Exhibit(networks, tuple(rows), tuple(samples), title=_title(networks))
     exhibit = replace(exhibit, numbers=figures(exhibit, untrained, seed))
     settings = {"imgsz": size, "teacher_imgsz": teacher_imgsz, "p": p, "conf": conf, "seed": seed, "task": judged.task}
-    notes = tuple(_notes(exhibit, None if judged.task in UNBOXED else data))
+    notes = tuple(_notes(exhibit, None if judged.task in UNBOXED else data or "", lookers, size))
     return Comparison(exhibit, tuple(source.skipped), notes, _manifest(exhibit, source, settings, notes))
 
 
-def _notes(exhibit: Exhibit, data: str | None) -> Iterator[str]:
+def _notes(exhibit: Exhibit, data: str | None, lookers: Mapping[str, Any], size: int) -> Iterator[str]:
     """What would otherwise go unseen."""
-    if data and not any(sample.labels for sample in exhibit.samples):
-        yield f"none of the images has labels where --data {data} would have them: nothing is said of objects"
+    count = len(exhibit.samples)
+    if exhibit.reference and count < LEAST_IMAGES:
+        yield f"{count} images are too few to say of any pair that it tells nothing: at least {LEAST_IMAGES}"
+    unlabelled = sum(sample.labels is None for sample in exhibit.samples)
+    if unlabelled and data is not None:
+        where = "" if data == "" else f" where --data {data} would have them"
+        whose = exhibit.networks[0].key
+        yield f"{unlabelled} of {count} images have no labels{where}: the {whose}'s predictions stand for their objects"
     shown = {thing.name for sample in exhibit.samples for thing in sample.labels or ()}
     for network in exhibit.networks:
         if network.classes is not None and (unknown := shown - network.classes):
             named = ", ".join(sorted(map(plain, unknown)))
             yield f"the {network.key} does not know the classes {named}: these objects are no misses of its"
+    for key, looker in lookers.items():
+        seen = looker.size or size
+        if abs(looker.imgsz - seen) > seen / 4:
+            remedy = f"--teacher-imgsz {looker.imgsz}" if key == TEACHER else f"--imgsz {looker.imgsz}"
+            yield f"the {key} was trained at {looker.imgsz} px and sees {seen} px here; {remedy} shows it what it knows"
 
 
 def title_of(file: str) -> str:

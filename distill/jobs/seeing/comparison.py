@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,8 +47,18 @@ class Comparison:
         return Path(folder)
 
     def __str__(self) -> str:
+        count = len(self.exhibit.samples)
+        head = f"means over {count} image{'s' if count != 1 else ''}; distances are to the teacher's maps, 0 to 1.414"
         left_out = [f"left out: {file} ({why})" for file, why in self.skipped]
-        return "\n".join([lines(self.exhibit.numbers), *(f"note: {note}" for note in self.notes), *left_out])
+        notes = [f"note: {note}" for note in self.notes]
+        return "\n".join([head, lines(self.exhibit.numbers), *self._odd_pairs(), *notes, *left_out])
+
+    def _odd_pairs(self) -> Iterator[str]:
+        """Whose layers are of different names: their own name does not say so."""
+        for row in self.exhibit.rows:
+            layers = {key: side.layer for key, side in row.sides.items()}
+            if len(set(layers.values())) > 1:
+                yield f"{row.name}: " + ", ".join(f"{key}'s {layer}" for key, layer in layers.items())
 
     def _repr_html_(self) -> str:
         from distill.view.report.page import page

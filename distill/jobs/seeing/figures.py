@@ -12,9 +12,9 @@ from torch import Tensor
 
 from distill.attention.maps import AttentionMap, meet
 from distill.attention.measures import cosine, distance, effective_area, likeness
-from distill.jobs.seeing.intervals import MAP_FIGURES, silent_pairs, summarise
+from distill.jobs.seeing.intervals import MAP_FIGURES, NEARER, interval, nearer, silent_pairs, summarise
 from distill.jobs.seeing.object_figures import object_rows
-from distill.view.exhibit import STUDENT, Exhibit, Numbers, Row, Sample
+from distill.view.exhibit import BASELINE, STUDENT, Exhibit, Numbers, Row, Sample
 
 MAP_COLUMNS = ("image", "pair", "network", *MAP_FIGURES)
 STRANGERS = 8  # other images that a map is held against: their mean is steady, and the time stays linear in the images
@@ -33,11 +33,13 @@ def figures(
     - distance, cosine, spearman, overlap: to the teacher's map, see `distill.attention.measures`;
     - area, reference_area: the effective area of the network's and of the teacher's map, on the grid where they meet;
     - shuffled_distance, shuffled_cosine: to the teacher's maps of other images (a mean over up to `STRANGERS`);
+    - flat_distance, flat_cosine: of a map that is everywhere alike to the teacher's (not for gates);
     - untrained_distance, untrained_cosine: of the untrained student to the teacher.
     A single network has only its area.
 
     `objects`: see `object_figures`. `summary` and `silent`: see `intervals`; the teacher's area is in the summary
-    alone, on its own grid; `silent` is about the student.
+    alone, on its own grid; `nearer` is the student's, where there is a baseline: by how much nearer to the teacher it
+    lies, paired by image; `silent` is about the student.
     """
     reference = exhibit.reference
     maps = tuple(_map_rows(exhibit, untrained or {}, seed))
@@ -46,6 +48,9 @@ def figures(
     if reference is None:
         return Numbers(maps, objects, summarise(maps, objects, pairs, networks, seed))
     summary = summarise((*maps, *_areas(exhibit, reference.key)), objects, pairs, networks, seed)
+    for pair in pairs:
+        if gains := nearer(maps, pair, STUDENT, BASELINE):
+            summary[pair][STUDENT][NEARER] = interval(gains, seed)
     judged = STUDENT if STUDENT in networks else exhibit.others[0].key
     return Numbers(maps, objects, summary, silent_pairs(maps, pairs, judged, seed))
 
@@ -66,6 +71,9 @@ def _map_rows(exhibit: Exhibit, untrained: Mapping[str, Mapping[str, np.ndarray]
                     if strangers:
                         shuffled = [_attention(other, row, exhibit.reference.key) for other in strangers]
                         found |= _control("shuffled", mine, shuffled, theirs.size)
+                    if row.kind == "energy":
+                        level = AttentionMap(torch.ones_like(theirs.values), mine.layer, mine.kind)
+                        found |= _control("flat", level, [theirs], mine.size)
                     if initial is not None:
                         found |= _control("untrained", _placed(initial, row, network.key), [theirs], theirs.size)
                 yield _map_row(sample, row, network.key, found)

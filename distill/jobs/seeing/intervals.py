@@ -20,8 +20,9 @@ FALSE_ALARM = "false alarm"
 
 MAP_FIGURES = (
     *("distance", "cosine", "spearman", "overlap", "area", "reference_area"),
-    *("shuffled_distance", "shuffled_cosine", "untrained_distance", "untrained_cosine"),
+    *("shuffled_distance", "shuffled_cosine", "flat_distance", "flat_cosine", "untrained_distance", "untrained_cosine"),
 )
+NEARER = "nearer"  # than the baseline, by so much
 BOX_FIGURES = {  # what the summary calls a column of objects
     "box_energy": "energy",
     "box_share": "share",
@@ -32,10 +33,11 @@ BOX_FIGURES = {  # what the summary calls a column of objects
 }
 PARTS = ("small", "medium", "large", "hit", "miss", FALSE_ALARM)
 IN_PARTS = ("box_ratio", "pointing")  # the figures that are also told by size and by whether the object was found
-FIGURES = (*MAP_FIGURES, *BOX_FIGURES, *(f"{figure}:{part}" for figure in IN_PARTS for part in PARTS))
+FIGURES = (*MAP_FIGURES, NEARER, *BOX_FIGURES, *(f"{figure}:{part}" for figure in IN_PARTS for part in PARTS))
 
 CONTROLS = {  # in the words of a report: "P5 tells nothing: ..."
     "shuffled_distance": "that to its maps of other images",
+    "flat_distance": "that of a flat map",
     "untrained_distance": "that of an untrained student",
 }
 
@@ -104,6 +106,15 @@ def silent_pairs(maps: Table, pairs: Sequence[str], network: str, seed: int = 0)
                 )
                 break
     return verdicts
+
+
+def nearer(maps: Table, pair: str, network: str, than: str) -> list[float]:
+    """For each image that both have: by how much smaller the distance of `network` to the teacher is than `than`'s."""
+    distances: dict[str, dict[str, float]] = {network: {}, than: {}}
+    for row in maps:
+        if row["pair"] == pair and row["network"] in distances and row["distance"] is not None:
+            distances[row["network"]][row["image"]] = row["distance"]
+    return [distances[than][image] - own for image, own in distances[network].items() if image in distances[than]]
 
 
 def _below(both: Sequence[tuple[float, float]], seed: int) -> bool:

@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from textwrap import fill
 from typing import Any
 
 from distill.jobs.seeing.figures import MAP_COLUMNS
+from distill.jobs.seeing.intervals import NEARER, nearer
 from distill.jobs.seeing.object_figures import OBJECT_COLUMNS
 from distill.records import write_whole
 from distill.text import aligned
-from distill.view.exhibit import TEACHER, Interval, Numbers
+from distill.view.exhibit import BASELINE, STUDENT, TEACHER, Interval, Numbers
 
 SUMMARY_COLUMNS = ("pair", "network", "figure", "mean", "low", "high", "n")
 FORMULA = tuple("=+-@＝＋－＠")  # what begins a formula; some spreadsheets take the wide ones too
 WIDTH = 100  # of the terminal's lines
 SHOWN = {  # the terminal's columns after the interval
-    "shuffled_distance": "shuffled",
+    "shuffled_distance": "other images",
+    "flat_distance": "flat",
     "untrained_distance": "untrained",
     "cosine": "cosine",
-    "overlap": "overlap",
     "box_ratio": "box ratio",
 }
 
@@ -46,7 +47,8 @@ def write_tables(numbers: Numbers, folder: Path) -> None:
 
 
 def lines(numbers: Numbers) -> str:
-    """The summary for a terminal, a line per pair and network compared, then the pairs that tell nothing, and why.
+    """The summary for a terminal: a line per pair and network compared, how much nearer than the baseline the student
+    came, then the pairs that tell nothing, and why.
 
     Columns without any figure are left out. The effective area stands where there is no distance, for a single network.
     """
@@ -62,7 +64,19 @@ def lines(numbers: Numbers) -> str:
         fill(f"{pair} tells nothing: {reason}", WIDTH, subsequent_indent="  ")
         for pair, reason in numbers.silent.items()
     ]
-    return "\n".join([aligned(list(zip(*table, strict=True))), *silent] if rows else silent)
+    gained = _gained(numbers)
+    return "\n".join([aligned(list(zip(*table, strict=True))), *gained, *silent] if rows else silent)
+
+
+def _gained(numbers: Numbers) -> Iterator[str]:
+    for pair, networks in numbers.summary.items():
+        found = networks.get(STUDENT, {}).get(NEARER)
+        if found is None:
+            continue
+        each = nearer(numbers.maps, pair, STUDENT, BASELINE)
+        between = "" if found.low is None else f" ({found.low:+.3f} to {found.high:+.3f})"
+        ahead = f"nearer on {sum(gain > 0 for gain in each)} of {len(each)} images"
+        yield f"{pair}: baseline's distance less the student's {found.mean:+.3f}{between}, {ahead}"
 
 
 def _cells(figures: Mapping[str, Interval], teacher: Mapping[str, Interval]) -> Sequence[str]:

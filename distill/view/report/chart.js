@@ -6,10 +6,11 @@ function chartText(summary) {
     .some((networks) => others.some(({ key }) => networks[key]?.[figure]));
   const controls = [
     ...(known("shuffled_distance") ? ["the network's maps compared with the teacher's maps of other images"] : []),
+    ...(known("flat_distance") ? ["a map that is everywhere alike"] : []),
     ...(known("untrained_distance") ? ["a student that was never trained"] : [])];
   return "Points are means over images, lines their 95 % intervals." + (controls.length
     ? ` Hollow marks are controls: ${controls.join(", and ")}. A pair tells something of a network only where that `
-      + `network lies left of ${controls.length > 1 ? "both" : "its control"}.` : "");
+      + `network lies left of ${controls.length > 1 ? "all of them" : "its control"}.` : "");
 }
 
 /** One line per network and control, grouped by pair; the table below says the same. */
@@ -47,8 +48,9 @@ function chartLines(networks) {
     return [{ name: roleOf(key), diamond: i > 0, found: distance },
       { name: "other images", inset: 12, diamond: true, found: shuffled, control: true }];
   });
-  const untrained = networks[others[0].key]?.untrained_distance;
-  return [...lines, { name: "Untrained student", found: untrained, control: true }]
+  const { flat_distance: flat, untrained_distance: untrained } = networks[others[0].key] ?? {};
+  return [...lines, { name: "Flat map", found: flat, control: true },
+    { name: "Untrained student", found: untrained, control: true }]
     .filter(({ found }) => found && !missing(found[0]));
 }
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from distill.attention.objects import Object
 
@@ -18,6 +18,8 @@ LONGEST = 960  # pixels of a picture's longer side; a larger one only weighs mor
 SMALL = 200  # of a thumbnail's
 QUALITY = 85
 FULL = 32768.0  # where a map's peak lies in float16: under its largest value, with 29 powers of two beneath
+
+MARK = "#1fa800"  # green, as the page marks the chosen object; dark enough for bright pictures
 
 
 def picture(image: np.ndarray, longest: int = LONGEST) -> str:
@@ -30,14 +32,21 @@ def picture(image: np.ndarray, longest: int = LONGEST) -> str:
 
 
 def crop(image: np.ndarray, box: tuple[float, ...], least: int = 48) -> str:
-    """The part of a picture around a box x1, y1, x2, y2: three times its size, at least `least` pixels; a data URI."""
+    """The part of a picture around a box x1, y1, x2, y2, which is marked: thrice its size, at least `least` pixels.
+
+    A data URI.
+    """
     height, width = image.shape[:2]
     half = max(1.5 * (box[2] - box[0]), 1.5 * (box[3] - box[1]), least / 2)
     spans = []
     for centre, limit in (((box[1] + box[3]) / 2, height), ((box[0] + box[2]) / 2, width)):
         low = min(max(0, round(centre - half)), limit - 1)
         spans.append(slice(low, max(low + 1, min(limit, round(centre + half)))))
-    return picture(image[spans[0], spans[1]], SMALL)
+    part = Image.fromarray(image[spans[0], spans[1]])
+    left, top = spans[1].start, spans[0].start
+    place = (box[0] - left, box[1] - top, max(box[0], box[2]) - left, max(box[1], box[3]) - top)
+    ImageDraw.Draw(part).rectangle(place, outline=MARK, width=max(1, round(max(part.size) / 60)))
+    return picture(np.asarray(part), SMALL)
 
 
 def half(values: np.ndarray) -> dict[str, Any]:

@@ -38,8 +38,8 @@ function drawDistances(pairs, found) {
   drawTrend(byId("trend"), pairs);
 }
 
-const NEAR = { Distance: "distance", "Distance, untrained": "untrained_distance", "Distance, other images":
-  "shuffled_distance", Cosine: "cosine", "Cosine, other images": "shuffled_cosine", Spearman: "spearman" };
+const NEAR = { Distance: "distance", "Nearer than the baseline by": "nearer", "Distance, untrained": "untrained_distance", "Distance, flat map":
+  "flat_distance", "Distance, other images": "shuffled_distance", Cosine: "cosine", "Cosine, other images": "shuffled_cosine", Spearman: "spearman" };
 const WHERE = { "Overlap of the top": "overlap", "Effective area": "area", "Effective area, teacher": "reference_area",
   "Box ratio": "box_ratio", "Box ratio, teacher": "teacher_box_ratio", Pointing: "pointing",
   "Pointing by chance": "pointing_chance" };
@@ -100,7 +100,8 @@ function drawMissed({ missed }) {
   const cut = missed[0].total > missed.length ? ` The first ${missed.length} of ${missed[0].total}.` : "";
   byId("missed-lead").textContent = "Those that it looked at least come first. The box ratio is the share of the "
     + "attention inside the box over the box's share of the picture: 1 is no more than anywhere else. Of the pairs "
-    + `that tell something, the one with the lowest ratio is named.${cut}${bare}`;
+    + `that tell something, the one where the ${report.reference ? "teacher" : who} attends to the object most is named.`
+    + `${cut}${bare}`;
   fill(byId("missed"), ...missed.map((entry) => {
     const found = entry.found === null ? "" : entry.found ? "The teacher found it." : "The teacher missed it too.";
     const against = report.reference ? `, teacher ${number(entry.reference_ratio, 2)}` : "";
@@ -109,6 +110,6 @@ function drawMissed({ missed }) {
     el("img", { src: entry.crop, alt: "" }),
     el("span", {}, el("b", {}, entry.class), el("span", { class: "line" }, report.images[entry.image].name),
       el("span", { class: "line" }, `Box ratio at ${entry.pair}: ${who} ${number(entry.ratio, 2)}${against}`),
-      el("span", { class: "line muted" }, found))));
+      el("span", { class: "line muted" }, entry.instead ? `Found there: ${scored(entry.instead)}.` : "", " ", found))));
   }));
 }

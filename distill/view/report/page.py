@@ -40,6 +40,7 @@ def page(exhibits: Sequence[Exhibit], epochs: Sequence[int] = ()) -> str:
     overview, images = collect(exhibits, numbers if len(exhibits) > 1 else [])
     script = "\n".join(_part(name) for name in SCRIPTS)
     script = f'"use strict";\n(() => {{\n{script}}})();\n'
+    script = script.encode("ascii", "backslashreplace").decode()  # or its hash would depend on the page's encoding
     blocks = [("report", overview), *((f"image-{index}", block) for index, block in enumerate(images))]
     return Template(_part("page.html")).substitute(
         policy=POLICY.format(digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")),

@@ -21,8 +21,8 @@ from distill.view.sheet.layout import BETWEEN, HEAD, LINE, MARGIN, STRIP, Layout
 RULE = "#d0d0d0"
 NOTE = "Maps cover the grey picture at {opacity}. Values beyond the ends of a colour bar take its end colours."
 CONTROLS = (
-    "Distances and cosines are to the teacher's map of this image; shuffled: to its maps of other images (mean); "
-    "untrained: those of a student that was never trained."
+    "Distances and cosines are to the teacher's map of this image; others: to its maps of other images (mean); "
+    "flat, untrained: those of a map that is everywhere alike, and of a student that was never trained."
 )
 
 

@@ -14,7 +14,7 @@ TITLE, CAPTION, FOOT = 22, 34, 34  # of a row: its own line, the panels' two lin
 SMALLEST, LARGEST = 180, 340  # of the longer side of a panel's picture
 BUDGET = 1.1e6  # pixels of all panels together, at about a byte each in the file; panels shrink to keep to it
 COLUMN = 240  # at least, for a column holds its panel's caption too
-FIGURES = 340
+FIGURES = 375
 LINE = 15
 
 

@@ -16,15 +16,15 @@ FIGURES = {
     "area": "effective area",
     "reference_area": "  the teacher's",
 }
-CONTROLS = ("shuffled", "untrained")  # the columns beside a figure, from `shuffled_distance` and so on
+CONTROLS = {"shuffled": "  others", "flat": "    flat", "untrained": " untrained"}  # of `shuffled_distance` and so on
 MISSING = "–"
 
 
 def lines(exhibit: Exhibit, sample: Sample, row: Row) -> list[str]:
     """A block for each network compared (or the only one): a heading, then a line per figure that exists.
 
-    Controls stand beside their figure: the distance to the teacher's map of another image (shuffled), and that of the
-    network before training (untrained). Columns of which nothing is known are left out.
+    Controls stand beside their figure: the distance to the teacher's maps of other images, and those of a flat map and
+    of the network before training to its map of this one. Columns of which nothing is known are left out.
     """
     found: list[str] = []
     for network in exhibit.others:
@@ -39,16 +39,16 @@ def _block(title: str, figures: Mapping[str, Any]) -> list[str]:
     if not shown:
         return []
     controls = [name for name in CONTROLS if any(_known(figures.get(f"{name}_{figure}")) for figure in shown)]
-    head = f"{title:<20.20}{'this':>8}" + "".join(f"{name:>10}" for name in controls)
+    head = f"{title:<20.20}{'this':>7}" + "".join(CONTROLS[name] for name in controls)
     return [head, *(_line(name, figures, controls) for name in shown)]
 
 
 def _line(name: str, figures: Mapping[str, Any], controls: list[str]) -> str:
-    values = [figures.get(name), *(figures.get(f"{control}_{name}") for control in controls)]
-    if not any(map(_known, values[1:])):  # a figure without controls, such as an area
-        values = values[:1]
-    first, *others = map(_number, values)
-    return f"{FIGURES[name]:<20}{first:>8}" + "".join(f"{value:>10}" for value in others)
+    own = f"{FIGURES[name]:<20}{_number(figures.get(name)):>7}"
+    values = {control: figures.get(f"{control}_{name}") for control in controls}
+    if not any(map(_known, values.values())):  # a figure without controls, such as an area
+        return own
+    return own + "".join(f"{_number(value):>{len(CONTROLS[control])}}" for control, value in values.items())
 
 
 def _known(value: Any) -> bool:

@@ -233,9 +233,7 @@ def test_nothing_is_left_when_saving_fails(
     found = compare(**micros, data=str(scenes), imgsz=64, max_images=1, device="cpu")
     with pytest.raises(InputError, match="scale 'grey' does not exist: choose one of shared, raw, each"):
         found.save(tmp_path / "out", mode="grey")
-    monkeypatch.setattr(
-        "distill.jobs.seeing.comparison.write_tables", lambda *_: 1 / 0
-    )
+    monkeypatch.setattr("distill.jobs.seeing.comparison.write_tables", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         found.save(tmp_path / "deep" / "out")
     assert not list((tmp_path / "deep").iterdir())

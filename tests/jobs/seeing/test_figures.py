@@ -184,6 +184,25 @@ def test_a_student_that_is_no_closer_than_an_untrained_one():
     assert "untrained student" in figures(shown, initial).silent["P3"]
 
 
+def test_a_flat_map_is_as_far_as_its_angle_to_the_teachers():
+    shown = exhibit(4, keys=(TEACHER, STUDENT))
+    for row in figures(shown).maps:
+        sample = next(one for one in shown.samples if one.name == row["image"])
+        teacher = sample.maps["P3"][TEACHER].astype(float)
+        cosine = teacher.sum() / np.linalg.norm(teacher) / np.sqrt(teacher.size)
+        assert row["flat_cosine"] == pytest.approx(cosine, rel=1e-5)
+        assert row["flat_distance"] == pytest.approx(np.sqrt(2 - 2 * cosine), rel=1e-4)
+
+
+def test_how_much_nearer_than_the_baseline():
+    shown = exhibit(6)
+    found = figures(shown)
+    by = {(row["image"], row["network"]): row["distance"] for row in found.maps}
+    gains = [by[sample.name, "baseline"] - by[sample.name, "student"] for sample in shown.samples]
+    assert found.summary["P3"]["student"]["nearer"].mean == pytest.approx(np.mean(gains))
+    assert "nearer" not in found.summary["P3"]["baseline"]
+
+
 def test_zero_maps_have_no_figures():
     shown = exhibit(4, keys=(TEACHER, STUDENT))
     for sample in shown.samples:
@@ -191,7 +210,7 @@ def test_zero_maps_have_no_figures():
     found = figures(shown, untrained(shown))
     for row in found.maps:
         known = {column for column in MAP_COLUMNS[3:] if row[column] is not None}
-        assert known == {"reference_area", "untrained_distance", "untrained_cosine"}
+        assert known == {"reference_area", "flat_distance", "flat_cosine", "untrained_distance", "untrained_cosine"}
     assert "distance" not in found.summary["P3"][STUDENT]
     assert found.silent == {}
 

@@ -152,6 +152,11 @@ def test_no_closer_than_untrained():
     assert "that of an untrained student, 0.400" in silent_pairs(rows, ["P3"], "student")["P3"]
 
 
+def test_no_closer_than_a_flat_map():
+    rows = [{**row, "flat_distance": 0.3} for row in pairs([0.4, 0.5, 0.4, 0.5], [0.9] * 4, 0.9)]
+    assert "that of a flat map, 0.300" in silent_pairs(rows, ["P3"], "student")["P3"]
+
+
 def test_few_images_give_no_verdict():
     worse = pairs([0.9, 0.9, 0.9, 0.9], [0.1, 0.1, 0.1, 0.1])
     assert silent_pairs(worse, ["P3"], "student").keys() == {"P3"}

@@ -64,12 +64,25 @@ def test_lines():
     text = lines(Numbers(summary={"P3": networks}, silent={"P3": "the distance is what it was " * 5}))
     head, student, baseline, *silent = text.split("\n")
     assert " ".join(head.split()) == (
-        "pair network distance 95 % interval shuffled untrained cosine overlap box ratio teacher's"
+        "pair network distance 95 % interval other images untrained cosine box ratio teacher's"
     )
-    assert " ".join(student.split()) == "P3 student 0.400 0.300 to 0.500 0.500 0.700 0.900 0.600 12.3 2.500"
+    assert " ".join(student.split()) == "P3 student 0.400 0.300 to 0.500 0.500 0.700 0.900 12.3 2.500"
     assert " ".join(baseline.split()) == "P3 baseline 0.600 0.500 to 0.700 2.500"
     assert silent[0].startswith("P3 tells nothing: the distance is")
     assert max(map(len, text.split("\n"))) <= 100
+
+
+def test_lines_say_how_much_nearer_the_student_came():
+    maps = tuple(
+        {"image": str(i), "pair": "P3", "network": key, "distance": far}
+        for i, pair in enumerate(((0.2, 0.5), (0.4, 0.3)))
+        for key, far in zip(("student", "baseline"), pair)
+    )
+    networks = {"student": several(distance=0.3, nearer=0.1), "baseline": several(distance=0.4)}
+    text = lines(Numbers(maps=maps, summary={"P3": networks}))
+    assert text.endswith(
+        "P3: baseline's distance less the student's +0.100 (+0.000 to +0.200), nearer on 1 of 2 images"
+    )
 
 
 @pytest.mark.parametrize("key", ["student", "teacher"])
