@@ -7,16 +7,20 @@ from pathlib import Path
 
 import pytest
 
+from distill.errors import InputError
 from distill.records import (
     MANIFEST,
     SETTINGS,
     keep_epochs,
+    new_folder,
+    next_folder,
     put_back,
     read_manifest,
     read_settings,
     set_aside,
     sha256,
     versions,
+    whole_folder,
     write_manifest,
     write_settings,
     write_whole,
@@ -185,3 +189,58 @@ def test_versions_name_what_a_result_depends_on():
     found = versions()
     assert set(found) == {"python", "platform", "torch", "torchvision", "ultralytics", "numpy"}
     assert found["torch"].split("+")[0] == torch.__version__.split("+")[0]
+
+
+# ---- folders that appear whole
+
+
+def test_a_folder_appears_whole(tmp_path: Path) -> None:
+    folder = tmp_path / "deep" / "out"
+    with whole_folder(folder) as staging:
+        (staging / "file").write_text("all of it")
+        assert not folder.exists()
+    assert (folder / "file").read_text() == "all of it"
+    assert [path.name for path in folder.parent.iterdir()] == ["out"]
+
+
+def test_a_folder_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    def stopped() -> None:
+        with whole_folder(tmp_path / "out") as staging:
+            (staging / "file").touch()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stopped()
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_empty_folder_may_be_filled_and_a_full_one_not(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    with whole_folder(tmp_path / "out") as staging:
+        (staging / "file").touch()
+    with pytest.raises(InputError, match="out exists and is not empty"), whole_folder(tmp_path / "out"):
+        pass
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["file"]
+
+
+def test_a_folder_that_cannot_be_made_is_refused_before_the_work(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="cannot be made: .*file is a file"):
+        new_folder(tmp_path / "file" / "below")
+    with pytest.raises(InputError, match="cannot be made"), whole_folder("/proc/below/here"):
+        pass
+
+
+def test_the_current_folder_can_be_filled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with whole_folder(".") as staging:
+        (staging / "file").touch()
+    assert (tmp_path / "here" / "file").exists()
+
+
+def test_folders_are_numbered(tmp_path: Path) -> None:
+    assert next_folder(tmp_path, "heatmap") == tmp_path / "heatmap"
+    (tmp_path / "heatmap").mkdir()
+    (tmp_path / "heatmap2").mkdir()
+    assert next_folder(tmp_path, "heatmap") == tmp_path / "heatmap3"
