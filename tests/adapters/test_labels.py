@@ -70,4 +70,4 @@ def test_images_beside_the_data_set_are_not_taken_as_empty(checkpoint, scenes: P
     cv2.imwrite(str(tmp_path / "other.png"), np.zeros((64, 64, 3), np.uint8))
     found = compare(student=str(checkpoint("yolo11n.yaml")), images=tmp_path, data=str(scenes), imgsz=64, device="cpu")
     assert found.exhibit.samples[0].labels is None
-    assert "none of the images has labels" in str(found)
+    assert "1 of 1 images without labels where --data" in str(found)

@@ -20,7 +20,7 @@ from ultralytics.models.yolo.segment import SegmentationPredictor
 from distill.adapters.ultralytics.anatomy import channels_of, layers_of, stride_of
 from distill.adapters.ultralytics.environment import quiet
 from distill.adapters.ultralytics.inputs import Checkpoint, read_checkpoint
-from distill.adapters.ultralytics.subjects import device_of, trained_at
+from distill.adapters.ultralytics.subjects import device_of, trained_at, usual_size
 from distill.attention.layers import LayerInfo
 from distill.attention.objects import Object
 from distill.attention.taps import Taps
@@ -58,7 +58,8 @@ class Looker:
         self.stride = stride_of(self.module)
         self.channels = channels_of(self.module)
         self.device = torch.device(device)
-        self.imgsz = trained_at(checkpoint)
+        self.trained_at = trained_at(checkpoint)
+        self.imgsz = self.trained_at or usual_size(self.task)
         self._predictor = self._make_predictor(conf)
 
     def layers(self, imgsz: int) -> list[LayerInfo]:

@@ -54,19 +54,31 @@ def read_network(file: str, argument: str, trust: bool = False) -> Checkpoint | 
 def subject(given: Checkpoint | ModelYaml, data: Mapping[str, Any] | None = None, seed: int = 0) -> Subject:
     """The network itself; one that is only described is built for the classes and channels of `data`, from `seed`."""
     if isinstance(given, Checkpoint):
-        return Subject(str(given.path), given.module.float().eval(), given.task, given.family, True, trained_at(given))
+        return Subject(
+            str(given.path),
+            given.module.float().eval(),
+            given.task,
+            given.family,
+            True,
+            trained_at(given) or usual_size(given.task),
+        )
     channels, nc = (data or {}).get("channels", given.channels), (data or {}).get("nc", given.nc)
     with same_randomness(), quiet():
         torch.manual_seed(seed)
         module = MODELS[given.family, given.task](given.path, ch=channels, nc=nc, verbose=False)
-    return Subject(given.path, module.eval(), given.task, given.family, False, USUAL_SIZE.get(given.task, 640))
+    return Subject(given.path, module.eval(), given.task, given.family, False, usual_size(given.task))
 
 
-def trained_at(checkpoint: Checkpoint) -> int:
-    """The side of the images that a network was trained on, as its checkpoint says, or that its task usually takes."""
+def trained_at(checkpoint: Checkpoint) -> int | None:
+    """The side of the images that a network was trained on; None where its checkpoint does not say."""
     arguments = checkpoint.raw.get("train_args")
     found = arguments.get("imgsz") if isinstance(arguments, dict) else None
-    return found if isinstance(found, int) else USUAL_SIZE.get(checkpoint.task, 640)
+    return found if isinstance(found, int) else None
+
+
+def usual_size(task: str) -> int:
+    """The side of the images that a task is usually trained on."""
+    return USUAL_SIZE.get(task, 640)
 
 
 def device_of(text: str | None) -> torch.device:

@@ -109,7 +109,7 @@ def _notes(exhibit: Exhibit, data: str | None, lookers: Mapping[str, Any], size:
     if unlabelled and data is not None:
         where = "" if data == "" else f" where --data {data} would have them"
         whose = exhibit.networks[0].key
-        yield f"{unlabelled} of {count} images have no labels{where}: the {whose}'s predictions stand for their objects"
+        yield f"{unlabelled} of {count} images without labels{where}: the {whose}'s predictions stand for their objects"
     shown = {thing.name for sample in exhibit.samples for thing in sample.labels or ()}
     for network in exhibit.networks:
         if network.classes is not None and (unknown := shown - network.classes):
@@ -117,9 +117,10 @@ def _notes(exhibit: Exhibit, data: str | None, lookers: Mapping[str, Any], size:
             yield f"the {network.key} does not know the classes {named}: these objects are no misses of its"
     for key, looker in lookers.items():
         seen = looker.size or size
-        if abs(looker.imgsz - seen) > seen / 4:
-            remedy = f"--teacher-imgsz {looker.imgsz}" if key == TEACHER else f"--imgsz {looker.imgsz}"
-            yield f"the {key} was trained at {looker.imgsz} px and sees {seen} px here; {remedy} shows it what it knows"
+        trained = looker.trained_at
+        if trained is not None and abs(trained - seen) > seen / 4:
+            remedy = f"--teacher-imgsz {trained}" if key == TEACHER else f"--imgsz {trained}"
+            yield f"the {key} was trained at {trained} px and sees {seen} px here; {remedy} shows it what it knows"
 
 
 def title_of(file: str) -> str:

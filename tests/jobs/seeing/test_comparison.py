@@ -189,6 +189,17 @@ def test_classes_that_a_network_does_not_know_are_no_misses(checkpoint: Checkpoi
     assert "the student does not know the classes" in str(found)
 
 
+def test_a_network_that_sees_another_size_than_it_learned_on(checkpoint: Checkpoint, scenes: Path) -> None:
+    file = checkpoint(micro(), name="sized", seed=5)
+    content = torch.load(file, weights_only=False)
+    torch.save({**content, "train_args": {"imgsz": 128}}, file)
+    at_home = compare(student=str(file), data=str(scenes), max_images=1, device="cpu")
+    assert at_home.exhibit.samples[0].frame.input == (128, 128) and "sees" not in str(at_home)
+    assert "was trained at 128 px and sees 64 px" in str(
+        compare(student=str(file), data=str(scenes), imgsz=64, max_images=1, device="cpu")
+    )
+
+
 def test_one_network_alone(micros: dict[str, str], scenes: Path) -> None:
     found = compare(student=micros["student"], data=str(scenes), imgsz=64, device="cpu")
     assert found.exhibit.reference is None
