@@ -30,10 +30,14 @@ function drawBoxes(pen, block, panel) {
   const boxes = [...labels, ...predictions, ...highlight];
   boxes.forEach((box) => drawBox(pen, box));
   const rest = labels.filter(({ item }) => item !== highlight[0]?.item);
-  const named = boxes.length > CROWD ? highlight : [...highlight, ...rest, ...predictions];
+  const [chosen] = highlight;
+  const named = boxes.length <= CROWD ? [...highlight, ...rest, ...predictions]
+    : [...highlight, ...(chosen ? [...predictions, ...rest].filter(({ item }) => touches(item, chosen.item)) : [])];
   const taken = [];
   named.forEach((box) => drawName(pen, box, taken));
 }
+
+const touches = ({ box: a }, { box: b }) => a[0] < b[2] && b[0] < a[2] && a[1] < b[3] && b[1] < a[3];
 
 /** What the boxes of these panels look like, in one sentence; of kinds that are not drawn it says nothing. */
 function boxesText(block, panels) {
