@@ -1,6 +1,7 @@
 """What the rest of the package uses of this adapter; import it through `distill.loading`, which prepares for it."""
 
 from distill.adapters.ultralytics.anatomy import build_teacher, layers_of
+from distill.adapters.ultralytics.environment import quiet
 from distill.adapters.ultralytics.framings import framing
 from distill.adapters.ultralytics.inputs import read_checkpoint, read_data
 from distill.adapters.ultralytics.labels import images_of, labels_of
@@ -20,6 +21,7 @@ __all__ = [
     "layers_of",
     "open_lookers",
     "plan",
+    "quiet",
     "read_checkpoint",
     "read_data",
     "resume",

@@ -71,7 +71,8 @@ def compare(
     _check(files, data or images, {**numbers, "conf": conf, "p": p, "seed": seed})
     lookers = adapter.open_lookers(files, conf, device, trust, teacher_imgsz)
     judged = lookers.get(STUDENT) or next(iter(lookers.values()))
-    dataset = adapter.read_data(named_data(data), judged.task, trust) if data else None
+    with adapter.quiet():
+        dataset = adapter.read_data(named_data(data), judged.task, trust) if data else None
     source = choose_pictures(adapter, images, dataset, split, max_images, every)
     size, stride = imgsz or judged.imgsz, max(looker.stride for looker in lookers.values())
     patterns = layers.split(",") if isinstance(layers, str) else layers
