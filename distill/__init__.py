@@ -14,6 +14,7 @@ __version__ = "0.1.0"
 
 _HOME = {
     "Analysis": "distill.jobs.layers.analysis",
+    "AttentionGate": "distill.attention.gates",
     "AttentionMap": "distill.attention.maps",
     "AttentionTerm": "distill.terms.attention",
     "Batch": "distill.terms.base",
@@ -29,6 +30,7 @@ _HOME = {
     "Taps": "distill.attention.taps",
     "Teacher": "distill.teacher",
     "TrainResult": "distill.jobs.training",
+    "UNet": "distill.networks.unet",
     "View": "distill.terms.base",
     "analyse": "distill.jobs.layers.analysis",
     "attention_map": "distill.attention.maps",
