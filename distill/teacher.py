@@ -21,9 +21,9 @@ class Teacher:
     """A network in eval mode, without gradients, read at `layers`.
 
     It is run under `no_grad`, not `inference_mode`, whose tensors cannot be saved for backward. `module` is taken
-    over: its parameters are frozen and its memory made channels_last. `run(module, images)` is the forward pass, by
-    default `module(images)`. `size` scales the images' longer side to so many pixels; `stride` is the network's
-    largest, to whose multiples image sides are brought.
+    over: its parameters are frozen and its memory made channels_last (channels_last_3d for volumes).
+    `run(module, images)` is the forward pass, by default `module(images)`. `size` scales the images' longest side to
+    so many pixels; `stride` is the network's largest, to whose multiples image sides are brought (1 for a U-Net).
     """
 
     def __init__(
@@ -34,7 +34,9 @@ class Teacher:
         size: int | None = None,
         stride: int = 32,
     ) -> None:
-        self.module = module.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+        volumes = any(parameter.ndim == 5 for parameter in module.parameters())
+        self._layout = torch.channels_last_3d if volumes else torch.channels_last
+        self.module = module.eval().requires_grad_(False).to(memory_format=self._layout)
         self.layers = tuple(layers)
         self.size = size
         self.stride = stride
@@ -44,7 +46,7 @@ class Teacher:
 
     def __call__(self, images: Tensor) -> dict[str, Tensor]:
         """The features (B, C, H, W) of each layer, for `images` (B, 3, H, W)."""
-        images = fitted(images, self.size, self.stride).contiguous(memory_format=torch.channels_last)
+        images = fitted(images, self.size, self.stride).contiguous(memory_format=self._layout)
         low = self.precision == "bfloat16"
         on_cpu = images.device.type == "cpu"  # there the weights are bfloat16 too
         images = images.bfloat16() if low and on_cpu else images.float()
@@ -107,12 +109,14 @@ class Teacher:
 
 
 def fitted(images: Tensor, size: int | None, stride: int) -> Tensor:
-    """Images (B, C, H, W) with `size` pixels on the longer side (as it is, if None), both multiples of `stride`."""
-    height, width = images.shape[2:]
-    factor = (size or max(height, width)) / max(height, width)
-    target = [max(1, round(side * factor / stride)) * stride for side in (height, width)]
-    if target == [height, width]:
+    """Images (B, C, *S) with `size` pixels on the longest side (as it is, if None), all multiples of `stride`."""
+    sides = list(images.shape[2:])
+    factor = (size or max(sides)) / max(sides)
+    target = [max(1, round(side * factor / stride)) * stride for side in sides]
+    if target == sides:
         return images
+    if len(sides) == 3:  # torch does not smooth volumes before it shrinks them
+        return F.interpolate(images, size=target, mode="trilinear", align_corners=False)
     return F.interpolate(images, size=target, mode="bilinear", align_corners=False, antialias=True)
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import partial
 from typing import Any
@@ -23,7 +23,8 @@ class LayerInfo:
 
     `shape` is the output's (B, C, *S); `stride` the input pixels per cell, for each spatial dimension; `channels` is
     C; `parameters` counts the module's own and its children's. `roles` say what the layer stands for, such as "P3"
-    (the head's input of stride 8) or "B5" (the backbone's last block of stride 32).
+    (the head's input of stride 8) or "B5" (the backbone's last block of stride 32); in U-Nets "E1", "D1" and on
+    (encoder and decoder, by level) and "G2" (the coefficients of the gate of level 2).
     """
 
     name: str
@@ -52,11 +53,13 @@ class LayerInfo:
 class Anatomy:
     """The parts that roles are derived from: module names of the head's inputs and of the backbone's blocks.
 
-    The order carries no meaning for the head (strides are measured); the backbone's is the order of execution.
+    The order carries no meaning for the head (strides are measured); the backbone's is the order of execution. `named`
+    gives roles outright, by role, where a network knows them itself (`UNet.roles`).
     """
 
     head_inputs: tuple[str, ...] = ()
     backbone: tuple[str, ...] = ()
+    named: Mapping[str, str] = field(default_factory=dict)
 
 
 def describe(model: nn.Module, images: Tensor, anatomy: Anatomy | None = None) -> list[LayerInfo]:
@@ -92,6 +95,7 @@ def _with_roles(found: dict[str, LayerInfo], anatomy: Anatomy) -> list[LayerInfo
         for name in part:
             if name in found:
                 roles[f"{letter}{found[name].level}"] = name
+    roles |= {role: name for role, name in anatomy.named.items() if name in found}
     return [
         replace(layer, roles=tuple(role for role, owner in roles.items() if owner == name))
         for name, layer in found.items()
@@ -117,6 +121,11 @@ def _matches(name: str, pattern: str) -> bool:
 
 
 def by_role(layers: Iterable[LayerInfo]) -> dict[str, LayerInfo]:
-    """The layers that have a role, by role, in the order P.., B.., each by level."""
+    """The layers that have a role, by role, in the order P.., B.. and other letters, each by level."""
     roles = {role: layer for layer in layers for role in layer.roles}
-    return dict(sorted(roles.items(), key=lambda item: (item[0][0] != "P", item[0][0], int(item[0][1:]))))
+    return dict(sorted(roles.items(), key=lambda item: _order(item[0])))
+
+
+def _order(role: str) -> tuple[bool, str, list[int]]:
+    """`G2.1` is head 1 of the gate of level 2."""
+    return role[0] != "P", role[0], [int(part) for part in role[1:].split(".")]

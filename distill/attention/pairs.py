@@ -11,7 +11,9 @@ from distill.attention.maps import Kind
 from distill.errors import InputError
 from distill.text import nearest
 
-ROLE = re.compile(r"[A-Z]\d+")
+ROLE = re.compile(r"[A-Z]\d+(\.\d+)?")
+USUAL = ("P", "B", "D", "E")  # roles that are paired by default: the first letter of which both networks have some
+GATE = "G"
 COLUMN = 10  # widest column of the trainer's progress bar; longer names run into each other
 
 
@@ -39,10 +41,12 @@ def pair_layers(student: Sequence[LayerInfo], teacher: Sequence[LayerInfo], patt
     A pattern is a role (`P3`), a number (`16` for `model.16`), a dotted name or a glob, meant for both networks, or
     `student:teacher` with one of these on either side; `@2` behind it sets the pair's weight. A glob pairs its matches
     in order and must match as many layers on both sides: lists are never cut to the shorter one. Without patterns,
-    every head level that both networks have is paired; where they share none, every backbone level.
+    every head level that both networks have is paired; where they share none, every backbone level, or a U-Net's
+    decoder. A gate's coefficients (`G2`) are compared with a gate's, as the absolute values they are.
 
     Raises InputError for a layer or a role that is not there, for globs that do not match up, for a pair given twice,
-    and for a pair whose maps would have a single position (it carries no attention).
+    for a gate paired with what is none, and for a pair whose maps would have a single position (it carries no
+    attention).
     """
     chosen = list(patterns) or _common_roles(student, teacher)
     pairs: list[Pair] = []
@@ -57,7 +61,7 @@ def pair_layers(student: Sequence[LayerInfo], teacher: Sequence[LayerInfo], patt
             )
         for s, t in zip(left, right, strict=True):
             short = mine if ROLE.fullmatch(mine) and not theirs else _short(s.name)
-            pairs.append(Pair(_unused(short, pairs), s.name, t.name, _weight(weight, text)))
+            pairs.append(Pair(_unused(short, pairs), s.name, t.name, _weight(weight, text), _kind(s, t, text)))
             _check_grid(pairs[-1], s, t)
     seen: set[tuple[str, str]] = set()
     for pair in pairs:
@@ -69,7 +73,7 @@ def pair_layers(student: Sequence[LayerInfo], teacher: Sequence[LayerInfo], patt
 
 def _common_roles(student: Sequence[LayerInfo], teacher: Sequence[LayerInfo]) -> list[str]:
     mine, theirs = by_role(student), by_role(teacher)
-    for letter in ("P", "B"):
+    for letter in USUAL:
         if shared := [role for role in mine if role in theirs and role.startswith(letter)]:
             return shared
     raise InputError(
@@ -86,6 +90,13 @@ def _find(layers: Sequence[LayerInfo], pattern: str, where: str) -> list[LayerIn
         return [roles[pattern]]
     table = {layer.name: layer for layer in layers}
     return [table[name] for name in resolve(list(table), pattern, where)]
+
+
+def _kind(student: LayerInfo, teacher: LayerInfo, pattern: str) -> Kind:
+    gates = [any(role.startswith(GATE) for role in layer.roles) for layer in (student, teacher)]
+    if any(gates) and not all(gates):
+        raise InputError(f"layers '{pattern}': a gate's coefficients and a layer's energy are not the same kind of map")
+    return "gate" if all(gates) else "energy"
 
 
 def _weight(text: str, pattern: str) -> float:
