@@ -59,7 +59,9 @@ class Settings:
     def __post_init__(self) -> None:
         def need(ok: bool, key: str, wanted: str) -> None:
             if not ok:
-                raise InputError(f"{key}={getattr(self, key)!r} is out of range: {wanted}")
+                value = getattr(self, key)
+                shown = ",".join(value) if isinstance(value, tuple) else repr(value)
+                raise InputError(f"{key}={shown} is out of range: {wanted}")
 
         need(0 < self.p < math.inf, "p", "a number above 0")
         need(self.form in FORMS, "form", f"one of {', '.join(FORMS)}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
 from distill.attention.layers import LayerInfo, by_role, resolve
 from distill.attention.maps import Kind
@@ -38,11 +39,12 @@ class Pair:
 def pair_layers(student: Sequence[LayerInfo], teacher: Sequence[LayerInfo], patterns: Sequence[str] = ()) -> list[Pair]:
     """Pairs from what the user wrote; by role and measured stride, never by index.
 
-    A pattern is a role (`P3`), a number (`16` for `model.16`), a dotted name or a glob, meant for both networks, or
-    `student:teacher` with one of these on either side; `@2` behind it sets the pair's weight. A glob pairs its matches
-    in order and must match as many layers on both sides: lists are never cut to the shorter one. Without patterns,
-    every head level that both networks have is paired; where they share none, every backbone level, or a U-Net's
-    decoder. A gate's coefficients (`G2`) are compared with a gate's, as the absolute values they are.
+    A pattern is a role (`P3`), a number (`16` for `model.16`), a dotted name, or a glob of roles (`B*`) or of names,
+    meant for both networks, or `student:teacher` with one of these on either side; `@2` behind it sets the pair's
+    weight. A glob pairs its matches in order and must match as many layers on both sides: lists are never cut to the
+    shorter one. Without patterns, every head level that both networks have is paired; where they share none, every
+    backbone level, or a U-Net's decoder. A gate's coefficients (`G2`) are compared with a gate's, as the absolute
+    values they are.
 
     Raises InputError for a layer or a role that is not there, for globs that do not match up, for a pair given twice,
     for a gate paired with what is none, and for a pair whose maps would have a single position (it carries no
@@ -52,15 +54,16 @@ def pair_layers(student: Sequence[LayerInfo], teacher: Sequence[LayerInfo], patt
     pairs: list[Pair] = []
     for text in chosen:
         pattern, _, weight = text.partition("@")
-        mine, _, theirs = (part.upper() if ROLE.fullmatch(part.upper()) else part for part in pattern.partition(":"))
-        left, right = _find(student, mine, "student"), _find(teacher, theirs or mine, "teacher")
+        mine, _, theirs = pattern.partition(":")
+        left, right = find_layers(student, mine, "student"), find_layers(teacher, theirs or mine, "teacher")
         if len(left) != len(right):
             raise InputError(
                 f"layers '{text}' match {len(left)} in the student and {len(right)} in the teacher: "
                 f"write pairs as student:teacher"
             )
         for s, t in zip(left, right, strict=True):
-            short = mine if ROLE.fullmatch(mine) and not theirs else _short(s.name)
+            shared = [role for role in s.roles if role in t.roles and fnmatchcase(role, mine.upper())]
+            short = shared[0] if shared and not theirs else _short(s.name)
             pairs.append(Pair(_unused(short, pairs), s.name, t.name, _weight(weight, text), _kind(s, t, text)))
             _check_grid(pairs[-1], s, t)
     seen: set[tuple[str, str]] = set()
@@ -82,12 +85,16 @@ def _common_roles(student: Sequence[LayerInfo], teacher: Sequence[LayerInfo]) ->
     )
 
 
-def _find(layers: Sequence[LayerInfo], pattern: str, where: str) -> list[LayerInfo]:
+def find_layers(layers: Sequence[LayerInfo], pattern: str, where: str) -> list[LayerInfo]:
+    """The layers of one network that one side of a pattern means. Raises InputError, with the nearest, for none."""
+    pattern = pattern.upper() if ROLE.fullmatch(pattern.upper()) else pattern
     if ROLE.fullmatch(pattern):
         roles = by_role(layers)
         if pattern not in roles:
             raise InputError(f"layer '{pattern}' not found in the {where}{nearest(pattern, roles, n=len(roles))}")
         return [roles[pattern]]
+    if named := [layer for role, layer in by_role(layers).items() if fnmatchcase(role, pattern)]:
+        return named  # a glob of roles, such as B*
     table = {layer.name: layer for layer in layers}
     return [table[name] for name in resolve(list(table), pattern, where)]
 

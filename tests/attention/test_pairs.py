@@ -34,6 +34,15 @@ def names(pairs: list[Pair]) -> list[tuple[str, str, str]]:
     return [(p.name, p.student.removeprefix("model."), p.teacher.removeprefix("model.")) for p in pairs]
 
 
+def test_a_glob_of_roles():
+    assert names(pair_layers(STUDENT, TEACHER, ["B*"])) == [("B3", "4", "4"), ("B4", "6", "6"), ("B5", "10", "9")]
+    assert names(pair_layers(STUDENT, TEACHER, ["P[35]", "p4"])) == [
+        ("P3", "16", "15"),
+        ("P5", "22", "21"),
+        ("P4", "19", "18"),
+    ]
+
+
 def test_by_default_every_head_level_that_both_have_is_paired_by_role():
     pairs = pair_layers(STUDENT, TEACHER)
     assert names(pairs) == [("P3", "16", "15"), ("P4", "19", "18"), ("P5", "22", "21")]

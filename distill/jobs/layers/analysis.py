@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from distill.attention.layers import LayerInfo, by_role, resolve
-from distill.attention.pairs import ROLE
+from distill.attention.layers import LayerInfo
+from distill.attention.pairs import find_layers
 from distill.attention.similarity import LEAST_IMAGES
 from distill.errors import InputError
 from distill.jobs.layers.findings import STUDENT, TEACHER, Analysis, Compared, Surveyed
@@ -19,7 +19,6 @@ from distill.loading import ultralytics_adapter
 from distill.pictures.source import Given, Source
 from distill.progress import progress
 from distill.scenes import named_data
-from distill.text import nearest
 
 DEPTHS = ("top", "all")
 
@@ -136,19 +135,11 @@ def _chosen(table: Sequence[LayerInfo], patterns: Sequence[str], key: str) -> li
     names: set[str] = set()
     for pattern in patterns:
         mine, _, theirs = pattern.partition(":")
-        names.update(_named(table, theirs or mine if key == TEACHER else mine, key))
+        side = theirs or mine if key == TEACHER else mine
+        names.update(layer.name for layer in find_layers(table, side, key))
     if narrow := names - {layer.name for layer in wide}:
         raise InputError(f"layer '{min(narrow)}' of the {key} has fewer than 2x2 cells: use a larger --imgsz")
     return [layer for layer in wide if layer.name in names]
-
-
-def _named(table: Sequence[LayerInfo], pattern: str, key: str) -> list[str]:
-    if ROLE.fullmatch(pattern):
-        roles = by_role(table)
-        if pattern not in roles:
-            raise InputError(f"layer '{pattern}' not found in the {key}{nearest(pattern, roles, n=len(roles))}")
-        return [roles[pattern].name]
-    return resolve([layer.name for layer in table], pattern, key)
 
 
 def _notes(surveys: Iterable[Surveyed], compared: Compared | None, seed: int) -> Iterator[str]:
