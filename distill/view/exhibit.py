@@ -95,7 +95,8 @@ class Numbers:
 
     `maps`: a row per image, pair and network compared with the teacher (for a single network: per image and layer).
     `objects`: a row per image, object, pair and network. `summary[pair][network][figure]`: means over images.
-    `silent[pair]`: why this pair tells nothing, for the pairs of which the controls say so. The columns are described
+    `silent[pair]`: why this pair tells nothing of the student, for the pairs of which the controls say so; and
+    `silent_baseline[pair]` of the baseline. The columns are described
     where they are computed, in `distill.jobs.seeing.figures`.
     """
 
@@ -103,6 +104,7 @@ class Numbers:
     objects: tuple[Mapping[str, Any], ...] = ()
     summary: Mapping[str, Mapping[str, Mapping[str, Interval]]] = field(default_factory=dict)
     silent: Mapping[str, str] = field(default_factory=dict)
+    silent_baseline: Mapping[str, str] = field(default_factory=dict)
 
     def of(self, image: str, pair: str, network: str) -> Mapping[str, Any] | None:
         """The row of `maps` that this is about."""

@@ -39,7 +39,7 @@ def figures(
 
     `objects`: see `object_figures`. `summary` and `silent`: see `intervals`; the teacher's area is in the summary
     alone, on its own grid; `nearer` is the student's, where there is a baseline: by how much nearer to the teacher it
-    lies, paired by image; `silent` is about the student.
+    lies, paired by image; `silent` is about the student, `silent_baseline` about the baseline.
     """
     reference = exhibit.reference
     maps = tuple(_map_rows(exhibit, untrained or {}, seed))
@@ -52,7 +52,8 @@ def figures(
         if gains := nearer(maps, pair, STUDENT, BASELINE):
             summary[pair][STUDENT][NEARER] = interval(gains, seed)
     judged = STUDENT if STUDENT in networks else exhibit.others[0].key
-    return Numbers(maps, objects, summary, silent_pairs(maps, pairs, judged, seed))
+    silent = [silent_pairs(maps, pairs, network, seed) for network in (judged, BASELINE)]
+    return Numbers(maps, objects, summary, silent[0], silent[1] if judged != BASELINE else {})
 
 
 def _map_rows(exhibit: Exhibit, untrained: Mapping[str, Mapping[str, np.ndarray]], seed: int) -> Iterator[dict]:

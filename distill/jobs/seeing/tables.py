@@ -60,10 +60,9 @@ def lines(numbers: Numbers) -> str:
     ]
     head = ("pair", "network", "area", "distance", "95 % interval", *SHOWN.values(), "teacher's")
     table = [column for column in zip(head, *rows, strict=True) if any(column[1:])]
-    silent = [
-        fill(f"{pair} tells nothing: {reason}", WIDTH, subsequent_indent="  ")
-        for pair, reason in numbers.silent.items()
-    ]
+    silent = [f"{pair} tells nothing: {reason}" for pair, reason in numbers.silent.items()]
+    silent += [f"{pair} tells nothing of the baseline: {reason}" for pair, reason in numbers.silent_baseline.items()]
+    silent = [fill(line, WIDTH, subsequent_indent="  ") for line in silent]
     gained = _gained(numbers)
     return "\n".join([aligned(list(zip(*table, strict=True))), *gained, *silent] if rows else silent)
 

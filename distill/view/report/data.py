@@ -117,6 +117,7 @@ def _figures(exhibit: Exhibit) -> dict[str, Any]:
             for pair, networks in numbers.summary.items()
         },
         "silent": dict(numbers.silent),
+        "silentBaseline": dict(numbers.silent_baseline),
         "order": _order(exhibit),
         "missed": [
             {**entry, "crop": crop(exhibit.samples[entry["image"]].picture, entry["box"])} for entry in missed(exhibit)

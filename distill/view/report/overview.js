@@ -33,8 +33,9 @@ function drawOverview() {
 function drawDistances(pairs, found) {
   byId("chart-lead").textContent = chartText(found.summary);
   drawChart(byId("chart"), found, pairs);
-  fill(byId("silent"), ...pairs.filter((row) => row.name in found.silent)
-    .map((row) => el("li", {}, el("strong", {}, row.name), ` tells nothing: ${found.silent[row.name]}.`)));
+  const told = (reasons, of) => pairs.filter(({ name }) => name in reasons)
+    .map(({ name }) => el("li", {}, el("strong", {}, name), ` tells nothing${of}: ${reasons[name]}.`));
+  fill(byId("silent"), ...told(found.silent, ""), ...told(found.silentBaseline, " of the baseline"));
   drawTrend(byId("trend"), pairs);
 }
 

@@ -178,6 +178,15 @@ def test_controls_tell_maps_from_noise():
     assert "maps of other images" in figures(nothing, untrained(nothing)).silent["P3"]
 
 
+def test_the_baseline_is_judged_for_itself():
+    shown = exhibit(8)
+    for sample in shown.samples:  # it looks the other way, whatever the image
+        sample.maps["P3"][BASELINE][:] = sample.maps["P3"][TEACHER].max() - sample.maps["P3"][TEACHER]
+    found = figures(shown)
+    assert found.silent == {}
+    assert "the baseline's distance" in found.silent_baseline["P3"]
+
+
 def test_a_student_that_is_no_closer_than_an_untrained_one():
     shown = exhibit(8)
     initial = {sample.name: {"P3": sample.maps["P3"][STUDENT]} for sample in shown.samples}

@@ -72,6 +72,12 @@ def test_lines():
     assert max(map(len, text.split("\n"))) <= 100
 
 
+def test_lines_of_a_baseline_that_tells_nothing():
+    networks = {"student": several(distance=0.3), "baseline": several(distance=0.4)}
+    text = lines(Numbers(summary={"P3": networks}, silent_baseline={"P3": "why not"}))
+    assert text.endswith("P3 tells nothing of the baseline: why not")
+
+
 def test_lines_say_how_much_nearer_the_student_came():
     maps = tuple(
         {"image": str(i), "pair": "P3", "network": key, "distance": far}
