@@ -48,8 +48,8 @@ The networks, with the timeline of the distilled one:
 ## The distilled student beside the plain one
 
 Three validation images: boxes at the top, then a row per pair of layers: teacher, distilled student, plain student,
-each one's difference from the teacher, and the figures of this image beside two controls (the student before training,
-and the teacher on other images). One colour range per row. The same as a page to browse:
+each one's difference from the teacher, and the figures of this image beside three controls (the teacher's maps of other
+images, a flat map, and a student that was never trained). One colour range per row. The same as a page to browse:
 [shared/report.html](shared/report.html).
 
 ```bash

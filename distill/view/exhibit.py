@@ -96,8 +96,8 @@ class Numbers:
     `maps`: a row per image, pair and network compared with the teacher (for a single network: per image and layer).
     `objects`: a row per image, object, pair and network. `summary[pair][network][figure]`: means over images.
     `silent[pair]`: why this pair tells nothing of the student, for the pairs of which the controls say so; and
-    `silent_baseline[pair]` of the baseline. The columns are described
-    where they are computed, in `distill.jobs.seeing.figures`.
+    `silent_baseline[pair]` of the baseline. The columns are described where they are computed, in
+    `distill.jobs.seeing.figures`.
     """
 
     maps: tuple[Mapping[str, Any], ...] = ()

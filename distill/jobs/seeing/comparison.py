@@ -48,7 +48,9 @@ class Comparison:
 
     def __str__(self) -> str:
         count = len(self.exhibit.samples)
-        head = f"means over {count} image{'s' if count != 1 else ''}; distances are to the teacher's maps, 0 to 1.414"
+        head = f"means over {count} image{'s' if count != 1 else ''}"
+        if self.exhibit.reference:
+            head += "; distances are to the teacher's maps, 0 to 1.414"
         left_out = [f"left out: {file} ({why})" for file, why in self.skipped]
         notes = [f"note: {note}" for note in self.notes]
         return "\n".join([head, lines(self.exhibit.numbers), *self._odd_pairs(), *notes, *left_out])

@@ -112,14 +112,13 @@ def _batches(inputs: Iterable[Looked], order: list[str]) -> Iterator[list[Looked
 
 
 def _lattices(looker: Any, key: str, pairs: Paired, batch: Sequence[Looked], p: float) -> dict[str, Lattice]:
-    layers = [sides[key].name for _, sides in pairs]
-    images = torch.stack([looked.images for looked in batch])
+    kinds = {sides[key].name: pair.kind for pair, sides in pairs}
 
     def run(images: Tensor) -> dict[str, Tensor]:
-        features = looker.features(images, layers)
-        return {layer: AttentionMap.read(output, layer, p=p).values for layer, output in features.items()}
+        features = looker.features(images, list(kinds))
+        return {layer: AttentionMap.read(output, layer, kinds[layer], p).values for layer, output in features.items()}
 
-    return calibrate(run, images)
+    return calibrate(run, torch.stack([looked.images for looked in batch]))
 
 
 def _run(

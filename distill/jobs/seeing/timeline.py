@@ -103,7 +103,8 @@ def _files(manifest: Mapping[str, Any]) -> dict[str, str]:
 def _labels(manifest: Mapping[str, Any], pictures: list[Picture], trust: bool) -> list[Any]:
     adapter = ultralytics_adapter(trust)
     task = manifest["task"]
-    data = adapter.read_data(manifest["data"]["file"], task, trust)
+    with adapter.quiet():
+        data = adapter.read_data(manifest["data"]["file"], task, trust)
     return [adapter.labels_of(Path(one.file), one.pixels.shape[:2], data, task, True) for one in pictures]
 
 
