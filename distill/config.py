@@ -12,6 +12,8 @@ from distill.errors import InputError
 from distill.text import nearest
 
 FORMS = ("l2", "squared", "mean")
+GATES = ("none", "truth", "teacher", "shuffled")
+LOSSES = ("dice-ce", "dice")
 PRECISIONS = ("auto", "float32", "bfloat16")
 DEFAULT_SHARE = 0.2  # of the task's gradient at the tapped layers; more starves the task at the shared clipping of 10
 
@@ -27,9 +29,16 @@ class Settings:
     Raises InputError for a value out of range.
     """
 
-    student: str | None = _option("network to train: a .yaml, a .pt to continue from, or a pruned .pt", metavar="FILE")
-    data: str | None = _option("data.yaml, a classification folder, or 'scenes' (generated)", metavar="FILE")
-    teacher: str | None = _option("trained network to learn from (.pt); without it, plain training", metavar="FILE")
+    student: str | None = _option(
+        "network to train: a .yaml, a .pt to continue from, a pruned .pt; unet:8, attention-unet:8 (8: first width)",
+        metavar="FILE",
+    )
+    data: str | None = _option(
+        "data.yaml, a folder, dataset.json (volumes), or 'scenes' or 'volumes' (generated)", metavar="FILE"
+    )
+    teacher: str | None = _option(
+        "trained network to learn from (.pt, .ckpt); without it, plain training", metavar="FILE"
+    )
     layers: tuple[str, ...] = _option(
         "what to pair: roles (P3,P4,P5,B3..), numbers (16), dotted names, globs, student:teacher, @2 for a weight; "
         "default: every head level that both have",
@@ -45,6 +54,19 @@ class Settings:
     teacher_imgsz: int | None = _option("image size for the teacher; default: the student's", metavar="PIXELS")
     teacher_fraction: float = _option("compare on a random part of each batch (0.5: half; unbiased)", 1.0, "F")
     teacher_precision: str = _option("auto (bfloat16 where equal and faster), float32, or bfloat16", "auto", "TYPE")
+    gates: str = _option(
+        "what the student's attention gates are supervised by: none, truth (the labels), teacher (its gates, or its "
+        "energy), or shuffled (the teacher on another image, a control)",
+        "none",
+        "WHAT",
+    )
+    gated_neck: bool = _option("put attention gates into a detector's neck", False)
+    logits: float | None = _option(
+        "also transfer a U-Net's class scores, softened by this temperature (2)", metavar="T"
+    )
+    loss: str | None = _option(
+        "a U-Net's own loss: dice-ce (the default; Dice and cross-entropy) or dice", metavar="LOSS"
+    )
     heatmaps: tuple[str, ...] = _option(
         "keep the maps of fixed validation images: every N epochs (10), or at these (3,6,10,60)",
         default=(),
@@ -65,6 +87,9 @@ class Settings:
 
         need(0 < self.p < math.inf, "p", "a number above 0")
         need(self.form in FORMS, "form", f"one of {', '.join(FORMS)}")
+        need(self.gates in GATES, "gates", f"one of {', '.join(GATES)}")
+        need(self.logits is None or 0 < self.logits < math.inf, "logits", "a temperature above 0")
+        need(self.loss is None or self.loss in LOSSES, "loss", f"one of {', '.join(LOSSES)}")
         need(self.weight is None or 0 <= self.weight < math.inf, "weight", "a number from 0")
         need(0 < self.share < math.inf, "share", "a number above 0")
         need(0 < self.teacher_fraction <= 1, "teacher_fraction", "above 0, at most 1")
@@ -86,9 +111,10 @@ def due(heatmaps: Sequence[str], epoch: int) -> bool:
 
 TYPES: dict[str, type] = {
     **dict.fromkeys(("student", "data", "teacher", "form", "teacher_precision", "device", "name", "project"), str),
-    **dict.fromkeys(("weight", "share", "p", "teacher_fraction"), float),
+    **dict.fromkeys(("gates", "loss"), str),
+    **dict.fromkeys(("weight", "share", "p", "teacher_fraction", "logits"), float),
     **dict.fromkeys(("teacher_imgsz", "seed"), int),
-    "trust": bool,
+    **dict.fromkeys(("gated_neck", "trust"), bool),
     **dict.fromkeys(("layers", "heatmaps"), tuple),
 }
 ALIASES = {"model": "student"}  # so that a `yolo train` line works as it is
@@ -158,7 +184,7 @@ def _typed(key: str, value: Any) -> Any:
             items = items if isinstance(items, (list, tuple)) else [items]
             return tuple(str(item).strip() for item in items if str(item).strip())
         if wanted is bool:
-            return _boolean(value)
+            return _boolean(key, value)
         if wanted is str:
             return ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
         if isinstance(value, bool) or (wanted is int and float(value) != int(float(value))):
@@ -168,9 +194,9 @@ def _typed(key: str, value: Any) -> Any:
         raise InputError(f"{key}={value!r}: a {'whole number' if wanted is int else 'number'} is needed") from error
 
 
-def _boolean(value: Any) -> bool:
+def _boolean(key: str, value: Any) -> bool:
     if isinstance(value, bool):
         return value
     if str(value).lower() in ("true", "false"):
         return str(value).lower() == "true"
-    raise InputError(f"trust={value!r}: true or false is needed")
+    raise InputError(f"{key}={value!r}: true or false is needed")

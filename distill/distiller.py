@@ -25,6 +25,7 @@ class Step:
     guide: dict[str, Tensor] = field(default_factory=dict)
     readings: dict[str, Reading] = field(default_factory=dict)
     weights: dict[str, float] = field(default_factory=dict)
+    terms: dict[str, str] = field(default_factory=dict)  # the term that each loss belongs to
 
     def losses(self) -> dict[str, Tensor]:
         """Each term's losses times the term's weight: scalars, means over the compared images, ready to be summed."""
@@ -36,7 +37,7 @@ class Step:
 
 
 class Distiller:
-    """Runs the teacher on a student's batch and compares what both saw.
+    """Runs the teacher on a student's batch and compares what both saw; None where all terms go by the labels.
 
     `weights` holds one factor per term name, relative to the task's loss as a mean per image. With `fraction` below 1
     a random part of each batch is compared: the estimate stays unbiased, the teacher costs that part. The choice is
@@ -49,7 +50,7 @@ class Distiller:
 
     def __init__(
         self,
-        teacher: Teacher,
+        teacher: Teacher | None,
         terms: Sequence[Term],
         weights: Mapping[str, float],
         fraction: float = 1.0,
@@ -71,7 +72,7 @@ class Distiller:
         """
         chosen = self._choose(batch)
         compared = batch if chosen is None else _part(batch, chosen)
-        step = Step(guide=self.teacher(compared.images))
+        step = Step(guide=self.teacher(compared.images) if self.teacher else {})
         with self._tapped(student) as taps:
             yield step
             step.features = taps.read()
@@ -79,6 +80,7 @@ class Distiller:
         for term in self.terms:
             readings = term(View(mine), View(step.guide), compared)
             step.readings |= readings
+            step.terms |= dict.fromkeys(readings, term.name)
             step.weights |= dict.fromkeys(readings, self.weights[term.name])
 
     def _tapped(self, student: nn.Module) -> Taps:
@@ -97,7 +99,8 @@ class Distiller:
 
 def _part(batch: Batch, chosen: Tensor) -> Batch:
     """The chosen images (sorted numbers) with their boxes, each box's image counted among the chosen."""
-    images = batch.images[chosen]
+    images, masks = batch.images[chosen], None if batch.masks is None else batch.masks[chosen]
+    batch = replace(batch, masks=masks)
     if batch.boxes is None or batch.classes is None or batch.box_image is None:
         return replace(batch, images=images)
     chosen = chosen.to(batch.box_image)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +15,7 @@ from distill.teacher import freeze_report
 from distill.terms.base import Reading
 from distill.weighting import gradient_norm, weight_for_share
 
+FLAT = 1e-3  # standard deviation of a gate's target, values from 0 to 1, below which there is nothing to follow
 IDENTICAL = 1e-4  # distance of unit maps that rounding alone makes, between two memory formats of one network
 Pass = Callable[[nn.Module], tuple[Tensor, Step]]
 """Runs the student (train mode) on one batch inside `watch`; returns the task's loss per image and the step."""
@@ -52,20 +53,25 @@ class Proof:
 
 
 def prove(
-    distiller: Distiller, student: nn.Module, passes: Sequence[Pass], share: float, fixed: float | None = None
+    distiller: Distiller,
+    student: nn.Module,
+    passes: Sequence[Pass],
+    share: float,
+    fixed: Mapping[str, float] | None = None,
 ) -> Proof:
-    """Run every check on `student`, a copy that may be spoiled, in train mode; measure the weight unless it is `fixed`.
+    """Run every check on `student`, a copy that may be spoiled, in train mode; measure the weights not in `fixed`.
 
-    The weight gives the attention terms together a gradient at the tapped layers of `share` times the task's,
-    over all `passes`. The teacher is read again at the end, to see that nothing moved.
+    A term's weight gives it a gradient at the layers that it reads of `share` times the task's there, over all
+    `passes`. The teacher is read again at the end, to see that nothing moved.
     """
-    before = {name: tensor.clone() for name, tensor in distiller.teacher.module.state_dict().items()}
+    teacher = distiller.teacher
+    before = {name: tensor.clone() for name, tensor in teacher.module.state_dict().items()} if teacher else {}
     trainable = {id(p) for p in student.parameters() if p.requires_grad}
     for parameter in student.parameters():
         parameter.requires_grad_(parameter.is_floating_point())  # to see the whole path, frozen parts too
     distiller.weights = dict.fromkeys((term.name for term in distiller.terms), 1.0)
 
-    task_norms, term_norms = [], []
+    norms: dict[str, list[tuple[float, float]]] = {term.name: [] for term in distiller.terms}  # task's and own
     checks: list[Check] = []
     leak = False
     for number, run in enumerate(passes):
@@ -73,20 +79,26 @@ def prove(
             task, step = run(student)
         except SilentTapError as error:
             return Proof((Check("taps", False, str(error)),), {})
-        losses = step.losses()
         if number == 0:
             checks.append(_taps(step))
             checks += [_path(name, reading, student, trainable) for name, reading in step.readings.items()]
-        features = list(step.features.values())
-        task_norms.append(gradient_norm(task, features))
-        term_norms.append(gradient_norm(torch.stack(list(losses.values())).sum(), features))
+        losses = step.losses()
+        for term in distiller.terms:
+            features = [step.features[layer] for layer in dict.fromkeys(term.layers()[0])]
+            own = torch.stack([loss for name, loss in losses.items() if step.terms[name] == term.name]).sum()
+            norms[term.name].append((gradient_norm(task, features), gradient_norm(own, features)))
         leak |= any(f.requires_grad for f in step.guide.values())
-    broken = freeze_report(distiller.teacher.module, before) + (["its features carry gradients"] if leak else [])
-    checks.insert(1, Check("teacher", not broken, "; ".join(broken) or "in eval, frozen, unmoved; no gradient enters"))
+    if teacher:
+        broken = freeze_report(teacher.module, before) + (["its features carry gradients"] if leak else [])
+        sound = "in eval, frozen, unmoved; no gradient enters"
+        checks.insert(1, Check("teacher", not broken, "; ".join(broken) or sound))
 
-    weight = weight_for_share(share, task_norms, term_norms) if fixed is None else fixed
-    checks.append(_weight(weight, task_norms, term_norms, share if fixed is None else None))
-    distiller.weights = dict.fromkeys(distiller.weights, weight)
+    fixed = fixed or {}
+    for name, found in norms.items():
+        tasks, owns = zip(*found, strict=True)
+        weight = fixed[name] if name in fixed else weight_for_share(share, tasks, owns)
+        checks.append(_weight(name, weight, tasks, owns, name not in fixed))
+        distiller.weights[name] = weight
     return Proof(tuple(checks), distiller.weights)
 
 
@@ -104,6 +116,8 @@ def _path(name: str, reading: Reading, student: nn.Module, trainable: set[int]) 
         return Check(title, False, "detached: its loss has no gradient into the student")
     if f"dist_{pair}" in reading.figures and reading.figures[f"dist_{pair}"] < IDENTICAL:
         return Check(title, False, f"the maps are identical (loss {loss.item():.4g}): there is nothing to learn")
+    if f"spread_{pair}" in reading.figures and reading.figures[f"spread_{pair}"] < FLAT:
+        return Check(title, False, "what it is to follow is the same everywhere: there is nothing to learn")
     parameters = [p for p in student.parameters() if p.requires_grad]
     grads = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
     reached = [p for p, g in zip(parameters, grads, strict=True) if g is not None and bool(g.ne(0).any())]
@@ -122,11 +136,12 @@ def _path(name: str, reading: Reading, student: nn.Module, trainable: set[int]) 
     return Check(title, True, detail)
 
 
-def _weight(weight: float, task: Sequence[float], term: Sequence[float], share: float | None) -> Check:
+def _weight(term: str, weight: float, task: Sequence[float], own: Sequence[float], measured: bool) -> Check:
+    title = "weight" if term == "attention" else f"weight of {term}"
     if weight == 0:
-        return Check("weight", False, "it is zero: the attention loss has no effect")
+        return Check(title, False, f"it is zero: the {term} loss has no effect")
     if not 0 < weight < float("inf"):
-        return Check("weight", False, f"it came out as {weight}: task gradient {sum(task):.3g}, ours {sum(term):.3g}")
-    reached = weight * sum(term) / sum(task) if sum(task) > 0 else float("inf")
-    how = "measured" if share is not None else "given"
-    return Check("weight", True, f"{weight:.4g}, {how}: {reached:.3g} of the task's gradient at the tapped layers")
+        return Check(title, False, f"it came out as {weight}: task gradient {sum(task):.3g}, ours {sum(own):.3g}")
+    reached = weight * sum(own) / sum(task) if sum(task) > 0 else float("inf")
+    how = "measured" if measured else "given"
+    return Check(title, True, f"{weight:.4g}, {how}: {reached:.3g} of the task's gradient at the tapped layers")

@@ -56,7 +56,7 @@ def passes(distiller, count=2):
 
 def proof_of(student, teacher, pairs=PAIRS, share=0.2, fixed=None, count=2):
     distiller = Distiller(teacher, [AttentionTerm(pairs)], {})
-    return prove(distiller, student, passes(distiller, count), share, fixed)
+    return prove(distiller, student, passes(distiller, count), share, None if fixed is None else {"attention": fixed})
 
 
 def failed(proof):

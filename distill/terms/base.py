@@ -13,14 +13,16 @@ from torch import Tensor
 class Batch:
     """What a term may know of the training batch.
 
-    `images` (B, 3, H, W) as the student sees them, in [0, 1]; `boxes` (M, 4) normalised xywh, `classes` (M,) and
-    `box_image` (M,), the image each box lies in, where the task has boxes. `epoch` and `step` count from 0.
+    `images` (B, C, *S) as the student sees them; `boxes` (M, 4) normalised xywh, `classes` (M,) and `box_image` (M,),
+    the image each box lies in, where the task has boxes; `masks` (B, *S) whole numbers, 0 for background, where it has
+    a class for each position. `epoch` and `step` count from 0.
     """
 
     images: Tensor
     boxes: Tensor | None = None
     classes: Tensor | None = None
     box_image: Tensor | None = None
+    masks: Tensor | None = None
     epoch: int = 0
     step: int = 0
 

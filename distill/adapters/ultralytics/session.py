@@ -57,7 +57,7 @@ class Session:
 
         whole = _distiller(own, teacher, fraction=1.0)  # over a part of a batch the gradient's norm would be larger
         passes = rehearsal.passes(batches, whole, trainer.per_image)
-        fixed = own["weights"].get("attention", own["weight"])
+        fixed = ({} if own["weight"] is None else {"attention": own["weight"]}) | own["weights"]
         proof = prove(whole, rehearsal.student_copy(trainer), passes, own["share"], fixed)
         distiller = _distiller(own, teacher, own["teacher_fraction"])
         own["weights"] = distiller.weights = {name: _mean_over_ranks(w) for name, w in proof.weights.items()}

@@ -1,0 +1,137 @@
+"""Gates with a teacher: a student's coefficients against the labels, another gate's, or another network's attention.
+
+The student's alpha is an absolute value in (0, 1), so it is held against a target in [0, 1], and the loss is the share
+of the target's variance that alpha leaves unexplained:
+
+    L = mean_i (alpha_i - t_i)^2 / var_i(t)
+
+0 where they are equal and 1 for the best constant. So the trivial answer, an alpha that is the same everywhere, is
+never better than 1, however little of the image the target covers, which a plain squared or absolute error does not
+say. Supervision by the pooled labels is that of Wang et al. 2019 (VS_Seg, arXiv 1906.03906), with another distance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from distill.attention.maps import AttentionMap
+from distill.attention.pairs import Pair
+from distill.errors import InputError
+from distill.terms.base import Batch, Reading, View
+
+LEAST_VARIANCE = 0.01  # of a target, in the denominator: an image that is almost empty must not drown the others
+LOW, HIGH = 0.01, 0.99  # quantiles of an energy map that become 0 and 1
+
+
+class GateTerm:
+    """The unexplained share of each target's variance, each gate a loss of its own.
+
+    `pairs` name a student's gate (its module `alpha`) and what guides it; their `kind` is that of the guide: "gate" for
+    a teacher's alpha, "energy" for a layer's attention, brought to [0, 1] by `relative`. `target` is "teacher"; or
+    "shuffled", the teacher on the next image of the batch, the control that tells whether content is transferred; or
+    "truth", the labels: the share of foreground in each cell, for which no teacher is needed (and `pair.teacher` means
+    nothing). Everything is compared on alpha's own grid.
+
+    The figures are alpha's correlation with the target (`r_`), its standard deviation over positions (`std_`), the
+    root mean square of the difference (`dist_`) and the target's standard deviation (`spread_`), means over the batch.
+
+    Raises ValueError for an unknown target, InputError where the labels are missing or a batch of one is shuffled.
+    """
+
+    name = "gates"
+
+    def __init__(self, pairs: Sequence[Pair], target: str = "teacher", p: float = 2.0) -> None:
+        if target not in TARGETS:
+            raise ValueError(f"target must be one of {', '.join(TARGETS)}, not {target!r}")
+        self.pairs = tuple(pairs)
+        self.target = target
+        self.p = p
+
+    def layers(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        guides = () if self.target == "truth" else tuple(pair.teacher for pair in self.pairs)
+        return tuple(pair.student for pair in self.pairs), guides
+
+    def __call__(self, student: View, teacher: View, batch: Batch) -> dict[str, Reading]:
+        readings = {}
+        for pair in self.pairs:
+            alpha = AttentionMap.read(student.features[pair.student], pair.student, "gate").values  # (B, *s)
+            target = TARGETS[self.target](self, pair, teacher, batch, alpha.shape[1:])
+            a, t = alpha.flatten(1), target.to(alpha).flatten(1)  # (B, prod s)
+            loss = pair.weight * unexplained(a, t).mean()
+            readings[pair.column] = Reading(loss, _figures(pair.name, a.detach(), t))
+        return readings
+
+    def _teachers(self, pair: Pair, teacher: View, _batch: Batch, size: torch.Size) -> Tensor:
+        found = AttentionMap.read(teacher.features[pair.teacher], pair.teacher, pair.kind, self.p).resize(size)
+        return found.values if pair.kind == "gate" else relative(found.values)
+
+    def _anothers(self, pair: Pair, teacher: View, batch: Batch, size: torch.Size) -> Tensor:
+        if len(batch.images) < 2:
+            raise InputError("--gates shuffled compares with another image: it needs batches of two or more")
+        return self._teachers(pair, teacher, batch, size).roll(1, dims=0)
+
+    def _labels(self, _pair: Pair, _teacher: View, batch: Batch, size: torch.Size) -> Tensor:
+        if batch.masks is not None:
+            foreground = AttentionMap((batch.masks > 0).float(), "labels", "gate")
+            return foreground.resize(size).values
+        if batch.boxes is not None and batch.box_image is not None:
+            return covered(batch.boxes, batch.box_image, len(batch.images), size)
+        raise InputError("--gates truth needs labels of where things are, masks or boxes: this task has none")
+
+
+TARGETS: dict[str, Callable[[GateTerm, Pair, View, Batch, torch.Size], Tensor]] = {
+    "teacher": GateTerm._teachers,
+    "shuffled": GateTerm._anothers,
+    "truth": GateTerm._labels,
+}
+
+
+def unexplained(alpha: Tensor, target: Tensor) -> Tensor:
+    """The share of the target's variance over positions that alpha leaves unexplained: (B, N), (B, N) -> (B,).
+
+    In statistics 1 - R^2. The variance counts as `LEAST_VARIANCE` at least.
+    """
+    return (alpha - target).square().mean(1) / target.var(1, correction=0).clamp(min=LEAST_VARIANCE)
+
+
+def relative(energy: Tensor) -> Tensor:
+    """Each sample of an energy map (B, *S) within its own range: 0 at its 1 % quantile, 1 at its 99 %, clipped."""
+    flat = energy.flatten(1)
+    low, high = (torch.quantile(flat, q, dim=1, keepdim=True) for q in (LOW, HIGH))
+    span = torch.where(high > low, high - low, 1.0)
+    return ((flat - low) / span).clamp(0, 1).view_as(energy)
+
+
+def covered(boxes: Tensor, box_image: Tensor, images: int, size: Sequence[int]) -> Tensor:
+    """How much of each cell lies in a box, (images, H, W) in [0, 1]; where boxes overlap the larger share counts.
+
+    `boxes` (M, 4) are normalised xywh, `box_image` (M,) says which image each lies in.
+    """
+    height, width = size
+    x, y, w, h = boxes.unbind(1)
+    shares = torch.einsum("mi,mj->mij", _overlap(y, h, height), _overlap(x, w, width))  # (M, H, W)
+    result = torch.zeros(images, height, width, dtype=shares.dtype, device=shares.device)
+    index = box_image.long().view(-1, 1, 1).expand_as(shares)
+    return result.scatter_reduce(0, index, shares, "amax")
+
+
+def _overlap(centre: Tensor, length: Tensor, cells: int) -> Tensor:
+    """The share of each of `cells` equal parts of [0, 1] that an interval covers: (M,) -> (M, cells)."""
+    edges = torch.arange(cells + 1, device=centre.device) / cells
+    start, end = (centre - length / 2).unsqueeze(1), (centre + length / 2).unsqueeze(1)
+    return ((torch.minimum(end, edges[1:]) - torch.maximum(start, edges[:-1])) * cells).clamp(0, 1)
+
+
+@torch.no_grad()
+def _figures(name: str, alpha: Tensor, target: Tensor) -> dict[str, Tensor]:
+    centred = [values - values.mean(1, keepdim=True) for values in (alpha, target)]
+    return {
+        f"r_{name}": F.cosine_similarity(*centred, dim=1).mean(),
+        f"std_{name}": alpha.std(1, correction=0).mean(),
+        f"dist_{name}": (alpha - target).square().mean(1).sqrt().mean(),
+        f"spread_{name}": target.std(1, correction=0).mean(),
+    }
