@@ -22,9 +22,9 @@ class Batch:
     boxes: Tensor | None = None
     classes: Tensor | None = None
     box_image: Tensor | None = None
-    masks: Tensor | None = None
     epoch: int = 0
     step: int = 0
+    masks: Tensor | None = None
 
 
 @dataclass(frozen=True)

@@ -128,9 +128,9 @@ def _overlap(centre: Tensor, length: Tensor, cells: int) -> Tensor:
 
 @torch.no_grad()
 def _figures(name: str, alpha: Tensor, target: Tensor) -> dict[str, Tensor]:
-    centred = [values - values.mean(1, keepdim=True) for values in (alpha, target)]
+    a, t = (values - values.mean(1, keepdim=True) for values in (alpha, target))
     return {
-        f"r_{name}": F.cosine_similarity(*centred, dim=1).mean(),
+        f"r_{name}": F.cosine_similarity(a, t, dim=1).mean(),
         f"std_{name}": alpha.std(1, correction=0).mean(),
         f"dist_{name}": (alpha - target).square().mean(1).sqrt().mean(),
         f"spread_{name}": target.std(1, correction=0).mean(),

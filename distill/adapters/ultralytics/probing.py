@@ -58,6 +58,7 @@ class Probe:
                     return taps.read()
 
             arrays.update(_maps("student", network, run_student, images, term))
+            assert distiller.teacher is not None  # an attention term has pairs
             arrays.update(_maps("teacher", distiller.teacher.module, distiller.teacher, images, term))
         write_arrays(path, arrays)
 
