@@ -2,9 +2,39 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from types import ModuleType
 
+from distill.config import Settings
 from distill.errors import InputError
+
+UNET = re.compile(r"(attention-)?unet(:.*)?")
+
+
+def adapter_for(settings: Settings) -> ModuleType:
+    """The adapter that trains this student. Raises InputError where its framework is not installed."""
+    return segment_adapter() if settings.student and is_unet(settings.student) else ultralytics_adapter(settings.trust)
+
+
+def is_unet(network: str) -> bool:
+    """Does a name, a checkpoint or a description mean a U-Net? `unet:8`, a .ckpt, a YAML with a `unet:` entry."""
+    if network.lower().endswith((".yaml", ".yml")):
+        try:
+            return re.search(r"^unet\s*:", Path(network).read_text(encoding="utf-8"), re.MULTILINE) is not None
+        except (OSError, UnicodeDecodeError):
+            return False
+    return network.lower().endswith(".ckpt") or UNET.fullmatch(network) is not None
+
+
+def segment_adapter() -> ModuleType:
+    """The adapter for U-Nets. Raises InputError, naming the extra, when MONAI, Lightning or nibabel is missing."""
+    from distill.adapters.segment import environment
+
+    environment.prepare()
+    from distill.adapters.segment import door
+
+    return door
 
 
 def ultralytics_adapter(trust: bool = False) -> ModuleType:

@@ -10,7 +10,7 @@ import platform
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
@@ -51,6 +51,17 @@ def next_folder(project: Path, name: str) -> Path:
     """The first of `name`, `name2`, `name3`, ... that `project` does not hold yet; it is not made."""
     numbers = (name if n == 1 else f"{name}{n}" for n in count(1))
     return next(project / numbered for numbered in numbers if not (project / numbered).exists())
+
+
+def numbered_folder(project: Path, name: str) -> Path:
+    """The first of `name`, `name2`, ... that `project` does not hold, made: two runs that start at once get two."""
+    while True:
+        folder = next_folder(project, name)
+        try:
+            folder.mkdir(parents=True)
+            return folder
+        except FileExistsError:  # taken this very moment by a run beside ours
+            continue
 
 
 def new_folder(path: str | Path) -> Path:
@@ -186,12 +197,12 @@ def sha256(path: str | Path) -> str:
     return digest.hexdigest()
 
 
-def versions() -> dict[str, str]:
-    """Python, platform and the packages a result depends on."""
+def versions(further: Sequence[str] = ()) -> dict[str, str]:
+    """Python, platform and the packages a result depends on, and the `further` ones."""
     from importlib.metadata import PackageNotFoundError, version
 
     found = {"python": sys.version.split()[0], "platform": platform.platform()}
-    for package in ("torch", "torchvision", "ultralytics", "numpy"):
+    for package in ("torch", "torchvision", "ultralytics", "numpy", *further):
         try:
             found[package] = version(package)
         except PackageNotFoundError:

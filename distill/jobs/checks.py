@@ -6,7 +6,7 @@ from typing import Any
 
 from distill.errors import InputError
 from distill.jobs.training import command_line, resolved
-from distill.loading import ultralytics_adapter
+from distill.loading import adapter_for
 from distill.proof import Check
 
 
@@ -18,7 +18,7 @@ def doctor(config: str | None = None, **values: Any) -> tuple[Check, ...]:
     settings, arguments = resolved(config, values)
     if not settings.teacher:
         raise InputError("--teacher is missing: doctor checks what a teacher would bring")
-    adapter = ultralytics_adapter(settings.trust)
+    adapter = adapter_for(settings)
     prepared = adapter.plan(settings, arguments, command_line())
     print("\n".join((*prepared.lines, "checking on the real data; nothing is trained ...")), flush=True)
     checks: tuple[Check, ...] = tuple(adapter.doctor(prepared))

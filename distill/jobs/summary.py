@@ -1,4 +1,4 @@
-"""The table that ends a run."""
+"""The tables that end a run."""
 
 from __future__ import annotations
 
@@ -12,10 +12,16 @@ if TYPE_CHECKING:
     from distill.jobs.training import TrainResult
 
 Row = Sequence[str]
+FLAT = 1e-4  # standard deviation of alpha below which its correlation with anything is that of rounding
+GATED = (
+    "The student's neck is gated: its checkpoints need the package attention-distill to load. Where it is missing,\n"
+    "Ultralytics tries to install a package called 'distill', which is someone else's. Export it to use it anywhere:\n"
+    "YOLO({best!r}).export(format='onnx')"
+)
 
 
 def summary(result: TrainResult) -> str:
-    """Teacher, student before and after, side by side; then each pair; then where the files are."""
+    """Teacher, student before and after, side by side; then each pair and gate; then where the files are."""
     manifest = result.manifest
     parts = [_networks(result)]
     if manifest["pairs"]:
@@ -24,7 +30,11 @@ def summary(result: TrainResult) -> str:
             f"attention weight {manifest['weights']['attention']:.4g}; teacher in {manifest['teacher_precision']}; "
             f"a step costs {manifest['before']['step_ratio']:.2f} times a plain one"
         )
+    if manifest.get("gate_pairs"):
+        parts.append(_gates(result))
     parts.append(_files(result))
+    if manifest.get("gated"):
+        parts.append(GATED.format(best=str(result.best)))
     return "\n\n".join(parts)
 
 
@@ -35,6 +45,7 @@ def _networks(result: TrainResult) -> str:
     rows: list[Row] = [("", key.removeprefix("metrics/"), "parameters", "GFLOPs", "CPU ms")]
     if manifest["pairs"]:
         rows.append(("teacher", *_figures(before["teacher"].get("metrics", {}).get(key), before["teacher"]["profile"])))
+    if before:
         rows.append(("student before", *_figures(before["student"]["metrics"].get(key), trained)))
     rows.append(("student after", *_figures(result.score, trained)))
     return aligned(rows)
@@ -56,6 +67,21 @@ def _pairs(result: TrainResult) -> str:
         cosines = f"{result.cosines_before[name]:.4f}", f"{result.cosines[name]:.4f}"
         rows.append((f"at_{name}", pair["student"], pair["teacher"], *cosines, f"{result.distances[name]:.4f}"))
     return aligned(rows) + "\n(attention on validation images, network against network)"
+
+
+def _gates(result: TrainResult) -> str:
+    manifest = result.manifest
+    before, after = (manifest[when]["attention"] for when in ("before", "after"))
+    rows: list[Row] = [("gate", "student", "guide", "correlation before", "after", "deviation before", "after")]
+    for pair in manifest["gate_pairs"]:
+        spread = [found[f"std_{pair['name']}"] for found in (before, after)]
+        alike = [found[f"r_{pair['name']}"] for found in (before, after)]
+        cells = [f"{r:.4f}" if std > FLAT else "flat" for r, std in zip(alike, spread, strict=True)]
+        rows.append((f"at_{pair['name']}", pair["student"], pair["teacher"], *cells, *(f"{s:.4f}" for s in spread)))
+    return (
+        f"{aligned(rows)}\n(alpha on validation images: its correlation with its target, {manifest['gates']}, and its "
+        f"standard deviation)\n\nweight of the gates {manifest['weights']['gates']:.4g}"
+    )
 
 
 def _files(result: TrainResult) -> str:

@@ -11,8 +11,8 @@ from typing import Any
 
 from distill.config import Settings, read_config, settings_from, split
 from distill.errors import InputError
-from distill.loading import ultralytics_adapter
-from distill.records import HEATMAPS, TABLE, read_manifest
+from distill.loading import adapter_for, is_unet, segment_adapter, ultralytics_adapter
+from distill.records import HEATMAPS, SETTINGS, TABLE, read_manifest, read_settings
 from distill.scenes import named_data
 from distill.text import one_line
 
@@ -52,11 +52,16 @@ class TrainResult:
 
     @property
     def best(self) -> Path:
-        return self.folder / "weights" / "best.pt"
+        return self.folder / "weights" / f"best{self._suffix}"
 
     @property
     def last(self) -> Path:
-        return self.folder / "weights" / "last.pt"
+        return self.folder / "weights" / f"last{self._suffix}"
+
+    @property
+    def _suffix(self) -> str:
+        """.pt, or .ckpt for a U-Net."""
+        return Path(self.manifest["after"]["checkpoint"]).suffix
 
     @property
     def table(self) -> Path:
@@ -83,14 +88,23 @@ def train(config: str | None = None, **values: Any) -> TrainResult:
     before anything is written for whatever cannot be used, and ProofFailed when distillation would not take place.
     """
     settings, arguments = resolved(config, values)
-    adapter = ultralytics_adapter(settings.trust)
+    adapter = adapter_for(settings)
     return _ended(adapter.train(adapter.plan(settings, arguments, command_line())), settings.trust)
 
 
 def resume(folder: str | Path, device: str | None = None, trust: bool = False) -> TrainResult:
     """Go on with a run that was cut short, at any moment, with the settings it had."""
-    adapter = ultralytics_adapter(trust)
-    return _ended(adapter.resume(str(folder), device, trust), trust)
+    if _of_unet(Path(folder)):
+        return _ended(segment_adapter().resume(str(folder), device), trust)
+    return _ended(ultralytics_adapter(trust).resume(str(folder), device, trust), trust)
+
+
+def _of_unet(folder: Path) -> bool:
+    """Was this run, told by its folder or its last checkpoint, one of a U-Net?"""
+    if folder.suffix == ".ckpt":
+        return True
+    settings = read_settings(folder) if (folder / SETTINGS).is_file() else {}
+    return is_unet(str(settings.get("student")))
 
 
 def _ended(folder: Path, trust: bool) -> TrainResult:

@@ -1,0 +1,199 @@
+"""What a run will be, settled before anything is written: the data, both networks, what is paired with what."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from distill.adapters.segment.data import Data, read_data
+from distill.adapters.segment.networks import Trained, build, description, layers_of, read_checkpoint
+from distill.adapters.segment.options import Options, read_options
+from distill.adapters.segment.pipeline import usual_crop
+from distill.attention.layers import LayerInfo, by_role
+from distill.attention.pairs import Pair, pair_layers
+from distill.config import Settings
+from distill.errors import InputError
+from distill.networks.unet import UNet
+from distill.text import aligned
+
+USUAL_BATCH = {2: 16, 3: 4}
+NO_PAIRS = ("none",)  # --layers none: no energy is compared
+DETECTORS_ONLY = ("teacher_imgsz", "gated_neck")
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """`pairs` are compared by their energy (or gate with gate), `gates` are what supervises the student's gates."""
+
+    settings: Settings
+    options: Options
+    data: Data
+    crop: tuple[int, ...]
+    batch: int
+    network: dict[str, Any]
+    student: Trained | None  # where training goes on from a checkpoint
+    teacher: Trained | None
+    pairs: tuple[Pair, ...]
+    gates: tuple[Pair, ...]
+    command: str
+    lines: tuple[str, ...] = ()
+
+    def new_student(self) -> UNet:
+        """The student's network: the checkpoint's, or one with weights drawn from the seed."""
+        return self.student.module.train() if self.student else build(self.network, self.settings.seed)
+
+
+def plan(settings: Settings, arguments: Mapping[str, Any], command: str) -> Plan:
+    """Check everything the run needs. Raises InputError; writes nothing."""
+    _check(settings)
+    options = read_options(arguments)
+    data = read_data(str(settings.data))
+    crop = _crop(options, data)
+    if options.amp and device_of(settings.device).type == "cpu":  # its bfloat16 kernels give gradients that are NaN
+        raise InputError("amp=True needs a GPU: leave it out on a CPU")
+    student = _continued(str(settings.student), data)
+    network = dict(student.network) if student else _described(str(settings.student), data)
+    with_teacher = settings.teacher is not None
+    teacher = _teacher(str(settings.teacher), data, settings) if with_teacher else None
+    module = student.module if student else build(network, settings.seed)
+    mine = layers_of(module.eval(), crop)
+    theirs = layers_of(teacher.module, crop) if teacher else []
+    pairs = _pairs(settings, mine, theirs) if teacher else []
+    gates = _supervised(settings, mine, theirs, pairs)
+    if teacher and not (pairs or gates or settings.logits):
+        raise InputError("--layers none leaves the teacher nothing to teach: add --gates teacher or --logits 2")
+    batch = options.batch or USUAL_BATCH[data.dims]
+    found = Plan(settings, options, data, crop, batch, network, student, teacher, tuple(pairs), tuple(gates), command)
+    return replace(found, lines=tuple(_lines(found, mine, theirs)))
+
+
+def device_of(text: str | None) -> torch.device:
+    """The device that the user named (`cpu`, `0`, `mps`; of `0,1` the first); else the first GPU, or the CPU.
+
+    Raises InputError when this machine does not have it.
+    """
+    if text is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    first = text.split(",")[0].strip()
+    try:
+        device = torch.device(f"cuda:{first}" if first.isdecimal() else first)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise InputError(f"--device {text}: this machine has no such device") from error
+    return device
+
+
+def _check(settings: Settings) -> None:
+    if not settings.student:
+        raise InputError("--student is missing: the network to train, such as --student attention-unet:8")
+    if not settings.data:
+        raise InputError(
+            "--data is missing: a data.yaml, a dataset.json, a folder, or 'scenes' or 'volumes' (generated)"
+        )
+    for key in DETECTORS_ONLY:
+        if getattr(settings, key) != getattr(Settings(), key):
+            raise InputError(f"--{key.replace('_', '-')} is for detectors: a U-Net has no such thing")
+    if settings.teacher:
+        return
+    alone = {"weight": settings.weight, "layers": settings.layers, "logits": settings.logits}
+    for key, value in alone.items():
+        if value and value != NO_PAIRS:
+            raise InputError(f"--{key} without --teacher has no effect: name a teacher, or leave it out")
+    if settings.gates in ("teacher", "shuffled"):
+        raise InputError(f"--gates {settings.gates} without --teacher: name a teacher, or take --gates truth")
+
+
+def _crop(options: Options, data: Data) -> tuple[int, ...]:
+    if options.imgsz is None:
+        return usual_crop(data)
+    if len(options.imgsz) not in (1, data.dims):
+        raise InputError(f"imgsz={','.join(map(str, options.imgsz))}: the data has {data.dims} axes")
+    return options.imgsz * (data.dims if len(options.imgsz) == 1 else 1)
+
+
+def _continued(student: str, data: Data) -> Trained | None:
+    if not student.endswith(".ckpt"):
+        return None
+    found = read_checkpoint(student, "--student")
+    _fits(found, data, "--student")
+    if len(found.names) != len(data.names):
+        raise InputError(f"--student {student}: it knows {len(found.names)} classes, the data has {len(data.names)}")
+    return found
+
+
+def _described(student: str, data: Data) -> dict[str, Any]:
+    given = {"in_channels": data.channels, "classes": len(data.names), "dims": data.dims}
+    return {**description(student), **given}
+
+
+def _teacher(teacher: str, data: Data, settings: Settings) -> Trained:
+    if Path(teacher).suffix != ".ckpt":
+        raise InputError(f"--teacher {teacher}: a U-Net learns from a U-Net: give a .ckpt that distill trained")
+    found = read_checkpoint(teacher, "--teacher")
+    _fits(found, data, "--teacher")
+    if settings.logits and found.names != data.names:
+        raise InputError(f"--logits: the teacher knows {', '.join(found.names)}; the data has {', '.join(data.names)}")
+    return found
+
+
+def _fits(trained: Trained, data: Data, argument: str) -> None:
+    asked = trained.network["dims"], trained.network["in_channels"]
+    if asked != (data.dims, data.channels):
+        raise InputError(
+            f"{argument} {trained.path}: it reads {asked[0]}-D images of {asked[1]} channels, "
+            f"the data has {data.dims}-D ones of {data.channels}"
+        )
+
+
+def _pairs(settings: Settings, mine: Sequence[LayerInfo], theirs: Sequence[LayerInfo]) -> list[Pair]:
+    return [] if settings.layers == NO_PAIRS else pair_layers(mine, theirs, settings.layers)
+
+
+def _supervised(
+    settings: Settings, mine: Sequence[LayerInfo], theirs: Sequence[LayerInfo], pairs: Sequence[Pair]
+) -> list[Pair]:
+    """What the student's gates are held against: the labels, the teacher's gate of that level, or its decoder."""
+    if settings.gates == "none":
+        return []
+    gates = {role: layer for role, layer in by_role(mine).items() if role.startswith("G")}
+    if not gates:
+        raise InputError(f"--gates {settings.gates}: the student has no gates: take --student attention-unet")
+    if both := [pair.name for pair in pairs if pair.kind == "gate"]:
+        raise InputError(f"--gates {settings.gates} and --layers {both[0]} both guide this gate: leave one out")
+    if settings.gates == "truth":
+        return [Pair(role, layer.name, "", kind="gate") for role, layer in gates.items()]
+    guides = by_role(theirs)
+    found = []
+    for role, layer in gates.items():
+        level = role[1:].split(".")[0]
+        guide = next((name for name in (role, f"G{level}", f"D{level}") if name in guides), None)
+        if guide is None:
+            raise InputError(
+                f"--gates {settings.gates}: the teacher has no level {level} to guide the student's {role}"
+            )
+        found.append(Pair(role, layer.name, guides[guide].name, kind="gate" if guide.startswith("G") else "energy"))
+    return found
+
+
+def _lines(found: Plan, mine: Sequence[LayerInfo], theirs: Sequence[LayerInfo]) -> list[str]:
+    data = found.data
+    lines = [
+        f"{len(data.train)} training and {len(data.val)} validation {'images' if data.dims == 2 else 'volumes'}, "
+        f"classes {', '.join(data.names)}; crops of {'x'.join(map(str, found.crop))}, batch {found.batch}"
+    ]
+    sides = [{layer.name: layer for layer in side} for side in (mine, theirs)]
+    rows = [("pair", "student layer", "shape", "teacher layer", "shape", "compared by")]
+    for pair in (*found.pairs, *found.gates):
+        shown = [_shown(side.get(name)) for side, name in zip(sides, (pair.student, pair.teacher), strict=True)]
+        guided = pair in found.gates
+        how = f"alpha to {found.settings.gates}, by {pair.kind if pair.teacher else 'labels'}" if guided else pair.kind
+        rows.append((pair.column, *shown[0], *(shown[1] if pair.teacher else ("labels", "")), how))
+    return [*lines, *([aligned(rows)] if len(rows) > 1 else [])]
+
+
+def _shown(layer: LayerInfo | None) -> tuple[str, str]:
+    return (layer.name, "x".join(map(str, layer.shape[1:]))) if layer else ("", "")
