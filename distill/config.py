@@ -16,6 +16,7 @@ GATES = ("none", "truth", "teacher", "shuffled")
 LOSSES = ("dice-ce", "dice")
 PRECISIONS = ("auto", "float32", "bfloat16")
 DEFAULT_SHARE = 0.2  # of the task's gradient at the tapped layers; more starves the task at the shared clipping of 10
+DEFAULT_GATES = 0.1  # a gate that explains nothing costs a tenth; by gradients it would be far too little to move it
 
 
 def _option(help: str, default: Any = None, metavar: str | None = None) -> Any:
@@ -60,6 +61,9 @@ class Settings:
         "none",
         "WHAT",
     )
+    gates_weight: float = _option(
+        "weight of each gate's loss, the share of its target's variance that it leaves unexplained", DEFAULT_GATES, "W"
+    )
     gated_neck: bool = _option("put attention gates into a detector's neck", False)
     logits: float | None = _option(
         "also transfer a U-Net's class scores, softened by this temperature (2)", metavar="T"
@@ -88,6 +92,7 @@ class Settings:
         need(0 < self.p < math.inf, "p", "a number above 0")
         need(self.form in FORMS, "form", f"one of {', '.join(FORMS)}")
         need(self.gates in GATES, "gates", f"one of {', '.join(GATES)}")
+        need(0 < self.gates_weight < math.inf, "gates_weight", "a number above 0")
         need(self.logits is None or 0 < self.logits < math.inf, "logits", "a temperature above 0")
         need(self.loss is None or self.loss in LOSSES, "loss", f"one of {', '.join(LOSSES)}")
         need(self.weight is None or 0 <= self.weight < math.inf, "weight", "a number from 0")
@@ -112,7 +117,7 @@ def due(heatmaps: Sequence[str], epoch: int) -> bool:
 TYPES: dict[str, type] = {
     **dict.fromkeys(("student", "data", "teacher", "form", "teacher_precision", "device", "name", "project"), str),
     **dict.fromkeys(("gates", "loss"), str),
-    **dict.fromkeys(("weight", "share", "p", "teacher_fraction", "logits"), float),
+    **dict.fromkeys(("weight", "share", "p", "teacher_fraction", "logits", "gates_weight"), float),
     **dict.fromkeys(("teacher_imgsz", "seed"), int),
     **dict.fromkeys(("gated_neck", "trust"), bool),
     **dict.fromkeys(("layers", "heatmaps"), tuple),

@@ -125,7 +125,10 @@ def resolved(config: str | None, values: Mapping[str, Any]) -> tuple[Settings, d
     mine, trainers = split(values)
     settings = settings_from({**ours, **mine})
     if settings.data:
-        settings = replace(settings, data=named_data(settings.data))
+        unet = is_unet(settings.student or "")
+        if settings.data == "volumes" and not unet:
+            raise InputError("--data volumes: volumes are for U-Nets: --student attention-unet:8")
+        settings = replace(settings, data=named_data(settings.data, masks=unet))
     return settings, {**theirs, **trainers}
 
 

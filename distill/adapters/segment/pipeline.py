@@ -40,6 +40,16 @@ def read_image(path: Path, channels: int) -> Tensor:
     return image
 
 
+def read_case(case: Case, channels: int, classes: int) -> tuple[Tensor, Tensor]:
+    """An image (C, *S) and its mask, class numbers (*S), as training reads them. Raises InputError as `read_image`."""
+    steps = mt.Compose(_steps(("image", "mask"), channels, classes))
+    try:
+        found = steps({"image": str(case.image), "mask": str(case.mask), "file": str(case.image)})
+    except Exception as error:
+        raise InputError(f"{case.image}: {_innermost(error)}") from error
+    return found["image"], found["mask"][0].long()
+
+
 def sizes(cases: Sequence[Case]) -> list[tuple[int, ...]]:
     """The grids of some cases, evenly spread."""
     step = max(1, len(cases) // LOOKED_AT)

@@ -62,7 +62,7 @@ def prove_run(prepared: Plan, student: UNet, loader: DataLoader, weights: Mappin
     if distiller.teacher:
         distiller.teacher.to(device)
     settings = prepared.settings
-    given = {} if settings.weight is None else {"attention": settings.weight}
+    given = {"gates": settings.gates_weight} | ({} if settings.weight is None else {"attention": settings.weight})
     reseed(loader, settings.seed, 0)
     batches = list(islice(loader, PROOF_BATCHES))
     copy = deepcopy(student).to(device).train()

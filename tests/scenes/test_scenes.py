@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from distill import scenes
+from distill.scenes import folders
 from distill.errors import InputError
 from distill.scenes import CLASSES, make_scene, scenes_data, write_scenes
 
@@ -141,14 +141,14 @@ def test_a_failure_midway_leaves_nothing(tmp_path, monkeypatch, error):
             raise error
         return make_scene(*arguments)
 
-    monkeypatch.setattr(scenes, "make_scene", fail_at_third)
+    monkeypatch.setattr(folders, "make_scene", fail_at_third)
     with pytest.raises(InputError if isinstance(error, OSError) else KeyboardInterrupt):
         write_scenes(tmp_path / "set", train=3, val=1, size=64)
     assert len(calls) == 3 and not list(tmp_path.iterdir())
 
 
 def test_an_image_that_cannot_be_written_is_an_error(tmp_path, monkeypatch):
-    monkeypatch.setattr(scenes.cv2, "imwrite", lambda *_: False)  # all that OpenCV says of a full disk
+    monkeypatch.setattr(folders.cv2, "imwrite", lambda *_: False)  # all that OpenCV says of a full disk
     with pytest.raises(InputError, match="00000.png"):
         write_scenes(tmp_path / "set", train=1, val=1, size=64)
 
@@ -164,7 +164,7 @@ def test_the_cache_is_used_again_and_kept_apart_by_arguments(tmp_path, monkeypat
     monkeypatch.setenv("DISTILL_CACHE", str(tmp_path / "cache"))
     data = scenes_data(train=2, val=1, size=64)
     stamps = {path: path.stat().st_mtime_ns for path in data.parent.rglob("*")}
-    monkeypatch.setattr(scenes, "write_scenes", lambda *_: pytest.fail("generated again"))
+    monkeypatch.setattr(folders, "write_scenes", lambda *_: pytest.fail("generated again"))
     assert scenes_data(train=2, val=1, size=64) == data
     assert {path: path.stat().st_mtime_ns for path in data.parent.rglob("*")} == stamps
     with pytest.raises(pytest.fail.Exception):
@@ -187,7 +187,7 @@ def test_a_cache_that_cannot_be_written_is_named(tmp_path, monkeypatch):
 def test_processes_that_generate_at_once_get_one_whole_set(tmp_path, monkeypatch):
     monkeypatch.setenv("DISTILL_CACHE", str(tmp_path))
     code = "from distill.scenes import scenes_data; print(scenes_data(train=12, val=4, size=64))"
-    root = Path(scenes.__file__).parents[1]
+    root = Path(folders.__file__).parents[2]
     jobs = [subprocess.Popen([sys.executable, "-c", code], cwd=root, stdout=-1, stderr=-1, text=True) for _ in range(3)]
     results = [job.communicate(timeout=300) for job in jobs]
     assert all(job.returncode == 0 for job in jobs), results
@@ -205,6 +205,6 @@ def test_the_slower_of_two_processes_takes_the_folder_of_the_faster(tmp_path, mo
         folder.mkdir()
         (folder / "data.yaml").write_text("faster")
 
-    monkeypatch.setattr(scenes, "_write_splits", overtaken)
+    monkeypatch.setattr(folders, "_write_splits", overtaken)
     assert scenes_data(train=1, val=1, size=64).read_text() == "faster"
     assert len(list(tmp_path.iterdir())) == 1
