@@ -14,9 +14,9 @@ from distill.text import nearest
 FORMS = ("l2", "squared", "mean")
 GATES = ("none", "truth", "teacher", "shuffled")
 LOSSES = ("dice-ce", "dice")
+NO_PAIRS = ("none",)  # --layers none: no energy is compared
 PRECISIONS = ("auto", "float32", "bfloat16")
 DEFAULT_SHARE = 0.2  # of the task's gradient at the tapped layers; more starves the task at the shared clipping of 10
-DEFAULT_GATES = 0.1  # a gate that explains nothing costs a tenth; by gradients it would be far too little to move it
 
 
 def _option(help: str, default: Any = None, metavar: str | None = None) -> Any:
@@ -61,8 +61,8 @@ class Settings:
         "none",
         "WHAT",
     )
-    gates_weight: float = _option(
-        "weight of each gate's loss, the share of its target's variance that it leaves unexplained", DEFAULT_GATES, "W"
+    gates_weight: float | None = _option(
+        "weight of each gate's loss, which is 1 for the best constant; default: measured; a U-Net's 0.1", metavar="W"
     )
     gated_neck: bool = _option("put attention gates into a detector's neck", False)
     logits: float | None = _option(
@@ -92,7 +92,7 @@ class Settings:
         need(0 < self.p < math.inf, "p", "a number above 0")
         need(self.form in FORMS, "form", f"one of {', '.join(FORMS)}")
         need(self.gates in GATES, "gates", f"one of {', '.join(GATES)}")
-        need(0 < self.gates_weight < math.inf, "gates_weight", "a number above 0")
+        need(self.gates_weight is None or 0 < self.gates_weight < math.inf, "gates_weight", "a number above 0")
         need(self.logits is None or 0 < self.logits < math.inf, "logits", "a temperature above 0")
         need(self.loss is None or self.loss in LOSSES, "loss", f"one of {', '.join(LOSSES)}")
         need(self.weight is None or 0 <= self.weight < math.inf, "weight", "a number from 0")
@@ -181,7 +181,8 @@ def find_config(path: str) -> Path:
 
 def _typed(key: str, value: Any) -> Any:
     wanted = TYPES[key]
-    if value is None or (isinstance(value, str) and value.lower() == "none" and wanted is not str):
+    unset = isinstance(value, str) and value.lower() == "none"  # but --layers none is an answer: no pairs
+    if value is None or (unset and wanted is not str and key != "layers"):
         return getattr(Settings(), key)
     try:
         if wanted is tuple:

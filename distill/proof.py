@@ -72,6 +72,7 @@ def prove(
     distiller.weights = dict.fromkeys((term.name for term in distiller.terms), 1.0)
 
     norms: dict[str, list[tuple[float, float]]] = {term.name: [] for term in distiller.terms}  # task's and own
+    spreads: dict[str, float] = {}  # of each pair's target, the largest of all passes
     checks: list[Check] = []
     leak = False
     for number, run in enumerate(passes):
@@ -82,12 +83,18 @@ def prove(
         if number == 0:
             checks.append(_taps(step))
             checks += [_path(name, reading, student, trainable) for name, reading in step.readings.items()]
+        for name, reading in step.readings.items():
+            title = _title(name)
+            spread = reading.figures.get(f"spread_{name.removeprefix('at_')}")
+            if spread is not None:
+                spreads[title] = max(spreads.get(title, 0.0), spread.item())
         losses = step.losses()
         for term in distiller.terms:
             features = [step.features[layer] for layer in dict.fromkeys(term.layers()[0])]
             own = torch.stack([loss for name, loss in losses.items() if step.terms[name] == term.name]).sum()
             norms[term.name].append((gradient_norm(task, features), gradient_norm(own, features)))
         leak |= any(f.requires_grad for f in step.guide.values())
+    checks = [_varied(check, spreads.get(check.name, math.inf)) for check in checks]
     if teacher:
         broken = freeze_report(teacher.module, before) + (["its features carry gradients"] if leak else [])
         sound = "in eval, frozen, unmoved; no gradient enters"
@@ -108,16 +115,13 @@ def _taps(step: Step) -> Check:
 
 def _path(name: str, reading: Reading, student: nn.Module, trainable: set[int]) -> Check:
     """Does this pair's loss reach parameters of the student that train?"""
-    pair, loss = name.removeprefix("at_"), reading.loss
-    title = f"pair {pair}"
+    pair, loss, title = name.removeprefix("at_"), reading.loss, _title(name)
     if not torch.isfinite(loss):
         return Check(title, False, f"its loss is {loss.item()}: a map is not finite")
     if not loss.requires_grad:
         return Check(title, False, "detached: its loss has no gradient into the student")
     if f"dist_{pair}" in reading.figures and reading.figures[f"dist_{pair}"] < IDENTICAL:
         return Check(title, False, f"the maps are identical (loss {loss.item():.4g}): there is nothing to learn")
-    if f"spread_{pair}" in reading.figures and reading.figures[f"spread_{pair}"] < FLAT:
-        return Check(title, False, "what it is to follow is the same everywhere: there is nothing to learn")
     parameters = [p for p in student.parameters() if p.requires_grad]
     grads = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
     reached = [p for p, g in zip(parameters, grads, strict=True) if g is not None and bool(g.ne(0).any())]
@@ -134,6 +138,17 @@ def _path(name: str, reading: Reading, student: nn.Module, trainable: set[int]) 
     if len(free) < len(reached):
         return Check(title, True, f"{detail}; {len(reached) - len(free)} before it are frozen", warning=True)
     return Check(title, True, detail)
+
+
+def _title(name: str) -> str:
+    return f"pair {name.removeprefix('at_')}"
+
+
+def _varied(check: Check, spread: float) -> Check:
+    """The check of a pair, or that its target is flat in every batch: one without foreground says nothing."""
+    if not check.ok or spread >= FLAT:
+        return check
+    return Check(check.name, False, "what it is to follow is the same everywhere: there is nothing to learn")
 
 
 def _weight(term: str, weight: float, task: Sequence[float], own: Sequence[float], measured: bool) -> Check:

@@ -88,7 +88,7 @@ def test_plain_types_survive_yaml():
         ("layers", "P3,P4", ("P3", "P4")),
         ("layers", " P3 , 16:15@2 ,", ("P3", "16:15@2")),
         ("layers", "", ()),
-        ("layers", "none", ()),
+        ("layers", "none", ("none",)),
         ("layers", 16, ("16",)),
         ("layers", [16, "P4"], ("16", "P4")),
         ("layers", ("P3",), ("P3",)),

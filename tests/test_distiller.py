@@ -216,3 +216,29 @@ def test_a_term_gets_the_boxes_of_the_compared_images_only(student, network, see
     kept = [i for i, owner in enumerate(owners.int().tolist()) if owner in chosen]
     assert torch.equal(batch.boxes, boxes[kept]) and torch.equal(batch.classes, classes[kept])
     assert [chosen[int(i)] for i in batch.box_image] == owners[kept].int().tolist()
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("with_boxes", [False, True])
+def test_a_term_gets_the_masks_of_the_compared_images_only(student, network, seed, with_boxes):
+    term = Brightness()
+    distiller = Distiller(Teacher(network, ["neck"], stride=4), [term], {"brightness": 1.0}, fraction=0.5, seed=seed)
+    masks = torch.arange(4).view(4, 1, 1).expand(4, 16, 12)
+    boxes = {"boxes": torch.rand(3, 4), "classes": torch.zeros(3), "box_image": torch.tensor([0.0, 1.0, 3.0])}
+    chosen = distiller._choose(Batch(IMAGES)).tolist()
+    run(distiller, student, masks=masks, **(boxes if with_boxes else {}))
+    _, _, batch = term.given
+    assert torch.equal(batch.images, IMAGES[chosen]) and batch.masks[:, 0, 0].tolist() == chosen
+    assert (batch.boxes is not None) == with_boxes
+
+
+def test_without_a_teacher_the_terms_see_the_student_and_the_labels(student):
+    term = Brightness()
+    term.layers = lambda: (("stem",), ())
+    distiller = Distiller(None, [term], {"brightness": 2.0}, fraction=0.5)
+    masks = torch.zeros(4, 16, 12)
+    step = run(distiller, student, masks=masks)
+    mine, theirs, batch = term.given
+    assert not step.guide and not theirs.features and len(mine.features["stem"]) == len(batch.masks) == 2
+    assert step.losses()["bright"].item() == pytest.approx(2 * mine.features["stem"].mean().item())
+    assert step.terms == {"bright": "brightness"} and hooks(student) == 0

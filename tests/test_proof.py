@@ -11,6 +11,8 @@ from distill.proof import Check, Proof, prove
 from distill.teacher import Teacher
 from distill.terms.attention import AttentionTerm
 from distill.terms.base import Batch
+from distill.terms.gates import GateTerm
+from distill.terms.logits import LogitsTerm
 
 
 class Toy(nn.Module):
@@ -247,6 +249,130 @@ def test_a_weight_that_cannot_be_measured(student, teacher):
     student.scale = nn.Parameter(torch.ones(1))
     replace_output(student, lambda output: output * student.scale)
     assert {"pair L", "pair R", "weight"} == set(failed(proof_of(student, teacher)))
+
+
+# ---- several terms
+
+
+class Gated(nn.Module):
+    """Features, and two gates on them, one behind the other."""
+
+    def __init__(self, seed, open_=False):
+        super().__init__()
+        torch.manual_seed(seed)
+        self.stem = nn.Conv2d(3, 4, 3, padding=1)
+        self.q = nn.Conv2d(4, 1, 1)
+        self.alpha = nn.Sigmoid()
+        self.head = nn.Conv2d(4, 2, 1)
+        self.q.weight.data *= 0 if open_ else 10
+
+    def forward(self, x):
+        features = self.stem(x).relu()
+        return self.head(features * self.alpha(self.q(features)))
+
+
+STEM, GATE = Pair("S", "stem", "stem"), Pair("G2", "alpha", "alpha", kind="gate")
+
+
+def two_terms(teacher_open=False):
+    teacher = Teacher(Gated(2, teacher_open), ["stem", "alpha"], stride=1)
+    return Distiller(teacher, [AttentionTerm([STEM]), GateTerm([GATE])], {})
+
+
+def shares(distiller, student):
+    """The gradient of each term's losses over the task's, at the layers that this term reads."""
+    found = {term.name: [0.0, 0.0] for term in distiller.terms}
+    for run in passes(distiller):
+        task, step = run(student)
+        for term in distiller.terms:
+            own = sum(loss for name, loss in step.losses().items() if step.terms[name] == term.name)
+            features = [step.features[layer] for layer in term.layers()[0]]
+            for i, loss in enumerate((task, own)):
+                grads = torch.autograd.grad(loss, features, retain_graph=True)
+                found[term.name][i] += sum(g.square().sum() for g in grads).sqrt().item()
+    return {name: own / task for name, (task, own) in found.items()}
+
+
+def test_each_term_reaches_the_share_at_its_own_layers():
+    distiller, student = two_terms(), Gated(1).train()
+    proof = prove(distiller, student, passes(distiller), 0.3)
+    assert not proof.failed and set(proof.weights) == {"attention", "gates"}
+    assert proof.weights["attention"] != pytest.approx(proof.weights["gates"], rel=0.1)
+    assert shares(distiller, student) == pytest.approx({"attention": 0.3, "gates": 0.3}, rel=1e-4)
+    assert [check.name for check in proof.checks] == [
+        *("taps", "teacher", "pair S", "pair G2", "weight", "weight of gates")
+    ]
+
+
+def test_a_terms_weight_does_not_depend_on_the_terms_beside_it():
+    both = prove(distiller := two_terms(), Gated(1).train(), passes(distiller), 0.2).weights
+    for term in (AttentionTerm([STEM]), GateTerm([GATE])):
+        alone = Distiller(Teacher(Gated(2), list(term.layers()[1]), stride=1), [term], {})
+        assert prove(alone, Gated(1).train(), passes(alone), 0.2).weights == pytest.approx({term.name: both[term.name]})
+
+
+def test_a_weight_is_given_for_one_term_and_measured_for_the_other():
+    measured = prove(distiller := two_terms(), Gated(1).train(), passes(distiller), 0.2)
+    proof = prove(distiller := two_terms(), Gated(1).train(), passes(distiller), 0.2, {"attention": 7.0})
+    assert proof.weights == {"attention": 7.0, "gates": measured.weights["gates"]} == distiller.weights
+    details = {check.name: check.detail for check in proof.checks}
+    assert "7, given" in details["weight"] and "measured: 0.2 of" in details["weight of gates"]
+
+
+def test_a_weight_of_zero_is_named_by_its_term():
+    proof = prove(distiller := two_terms(), Gated(1).train(), passes(distiller), 0.2, {"gates": 0.0})
+    assert failed(proof) == {"weight of gates": "it is zero: the gates loss has no effect"}
+
+
+def test_a_gate_that_is_the_same_everywhere_teaches_nothing():
+    proof = prove(distiller := two_terms(teacher_open=True), Gated(1).train(), passes(distiller), 0.2)
+    assert failed(proof) == {"pair G2": "what it is to follow is the same everywhere: there is nothing to learn"}
+
+
+def labelled(distiller, *masks):
+    images = torch.rand(2, 4, 3, 12, 8, generator=torch.Generator().manual_seed(0))
+
+    def make(batch, masks):
+        def run(student):
+            with distiller.watch(student, Batch(batch, masks=masks)) as step:
+                loss = student(batch).square().mean()
+            return loss, step
+
+        return run
+
+    return [make(batch, masks[i % len(masks)]) for i, batch in enumerate(images)]
+
+
+def test_labels_without_a_teacher_have_no_check_of_a_teacher():
+    distiller = Distiller(None, [GateTerm([Pair("G2", "alpha", "", kind="gate")], "truth")], {})
+    masks = torch.zeros(4, 12, 8, dtype=torch.long)
+    proof = prove(distiller, Gated(1).train(), labelled(distiller, masks + (torch.arange(8) > 4)), 0.2)
+    assert not proof.failed
+    assert [check.name for check in proof.checks] == ["taps", "pair G2", "weight of gates"]
+    assert proof.checks[0].detail == "1 student and 0 teacher layers fired"
+    proof = prove(distiller, Gated(1).train(), labelled(distiller, masks), 0.2)
+    assert list(failed(proof)) == ["pair G2"] and "the same everywhere" in failed(proof)["pair G2"]
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_single_batch_without_foreground_is_no_fault(first):
+    distiller = Distiller(None, [GateTerm([Pair("G2", "alpha", "", kind="gate")], "truth")], {})
+    empty = torch.zeros(4, 12, 8, dtype=torch.long)
+    batches = [empty, empty + (torch.arange(8) > 4)]
+    proof = prove(distiller, Gated(1).train(), labelled(distiller, batches[first], batches[1 - first]), 0.2)
+    assert not proof.failed
+
+
+def test_the_output_is_compared_beside_the_maps():
+    teacher = Teacher(Gated(2), ["stem", "head"], stride=1)
+    distiller = Distiller(teacher, [AttentionTerm([STEM]), LogitsTerm("head", "head")], {})
+    student = Gated(1).train()
+    proof = prove(distiller, student, passes(distiller), 0.2)
+    assert not proof.failed and set(proof.weights) == {"attention", "logits"}
+    assert shares(distiller, student) == pytest.approx({"attention": 0.2, "logits": 0.2}, rel=1e-4)
+    same = Distiller(Teacher(Gated(1), ["head"], stride=1), [LogitsTerm("head", "head")], {})
+    proof = prove(same, Gated(1).train(), passes(same), 0.2, {"logits": 1.0})
+    assert "identical" in failed(proof)["pair logits"]
 
 
 # ---- what is made of the answer

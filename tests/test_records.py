@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from distill import records
 from distill.errors import InputError
 from distill.records import (
     MANIFEST,
@@ -14,6 +15,7 @@ from distill.records import (
     keep_epochs,
     new_folder,
     next_folder,
+    numbered_folder,
     put_back,
     read_manifest,
     read_settings,
@@ -244,3 +246,26 @@ def test_folders_are_numbered(tmp_path: Path) -> None:
     (tmp_path / "heatmap").mkdir()
     (tmp_path / "heatmap2").mkdir()
     assert next_folder(tmp_path, "heatmap") == tmp_path / "heatmap3"
+
+
+def test_a_numbered_folder_is_made(tmp_path: Path) -> None:
+    project = tmp_path / "runs" / "distill"
+    assert [numbered_folder(project, "train").name for _ in range(3)] == ["train", "train2", "train3"]
+    assert sorted(path.name for path in project.iterdir()) == ["train", "train2", "train3"]
+    (project / "train4").write_text("a file in the way")
+    assert numbered_folder(project, "train").name == "train5"
+
+
+def test_two_runs_that_start_at_once_get_two_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def beaten(project: Path, name: str) -> Path:
+        """Another run takes the folder between the look and the making, once."""
+        folder = next_folder(project, name)
+        if not (project / "train").exists():
+            folder.mkdir()
+            (folder / "theirs").write_text("x")
+        return folder
+
+    monkeypatch.setattr(records, "next_folder", beaten)
+    folder = numbered_folder(tmp_path, "train")
+    assert folder == tmp_path / "train2" and folder.is_dir() and not any(folder.iterdir())
+    assert (tmp_path / "train" / "theirs").exists()

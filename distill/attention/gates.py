@@ -10,6 +10,7 @@ that the network itself learns; a tap on a gate's module `alpha` reads it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 CONVOLUTION: dict[int, Callable[..., nn.Module]] = {2: nn.Conv2d, 3: nn.Conv3d}  # by the number of dimensions
 NORM: dict[int, Callable[..., nn.Module]] = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 LINEAR = {2: "bilinear", 3: "trilinear"}
+LEAST = 8  # channels in which a bare gate's parts meet: behind its ReLU a few could all be dead
 OPEN = 3.0  # psi's bias at the start: sigmoid(3) = 0.953; the paper wants gates to start open, its code has 0.16-0.90
 
 
@@ -34,13 +36,18 @@ class AttentionGate(nn.Module):
     repeating the edge: 65 gives 33), phi and psi 1x1, no normalisation before the sigmoid; the gated skip goes through
     a 1x1 convolution and BatchNorm. "common" is the variant of most re-implementations, kept for comparison: all 1x1
     and with BatchNorm, on the skip's own grid (`stride` means nothing), no output transform. Its BatchNorm before the
-    sigmoid holds the mean of alpha near a half in training. `inter_channels` is the width in which skip and signal
-    meet: by default that of the skip, in the common form half of it.
+    sigmoid holds the mean of alpha near a half in training. "bare" is for a network that works without the gate: the
+    official one without output transform, psi starting at weight 0 and bias 3, and what passes is x alpha / sigmoid(3).
+    So the skip passes as it is at the start, to within rounding, while psi learns from the first step on, and theta and
+    phi as soon as psi has moved; a gate that opens further amplifies by 1.05 at most. `inter_channels` is the width in
+    which skip and signal meet: by default that of the skip, in the common form half of it, in the bare one a quarter
+    and 8 at least.
 
     **What is drawn is what was used**: the output of the module `alpha` is the coefficient map, (B, 1, *s) in (0, 1),
     float32 also under autocast. As in the published code the sigmoid comes before the resampling: s is S over the
     stride, rounded up (S itself in the common form), and what multiplies the skip is `AttentionMap.resize(S)` of the
-    map that a tap reads, nothing else. (Resampling q, before the sigmoid, would not be the published function.)
+    map that a tap reads (in the bare form over sigmoid(3)), nothing else. (Resampling q, before the sigmoid, would not
+    be the published function.)
 
     `heads` gates side by side each have an alpha of their own, `alpha.1`, `alpha.2` and so on (`alphas` has the
     names); their outputs are concatenated in this order and brought back to `skip_channels` by 1x1, BatchNorm and
@@ -71,6 +78,7 @@ class AttentionGate(nn.Module):
         self.channels = skip_channels, gating_channels
         self.dims = dims
         self.stride = parts.stride
+        self.unity = parts.unity
         self.theta, self.phi, self.psi, self.output = parts.theta, parts.phi, parts.psi, parts.output
         keys = [str(head) for head in range(1, heads + 1)]
         self.alpha = nn.Sigmoid() if heads == 1 else nn.ModuleDict({key: nn.Sigmoid() for key in keys})
@@ -82,8 +90,9 @@ class AttentionGate(nn.Module):
         theta = self.theta(_filled(skip, self.stride))  # (B, K inter, *s)
         phi = self.phi(_resampled(gating, theta.shape[2:]))
         alpha = self._coefficients(self.psi(F.relu(theta + phi)))
-        alpha = _resampled(alpha, skip.shape[2:]).to(skip.dtype)  # (B, K, *S)
-        gated = alpha.unsqueeze(2) * skip.unsqueeze(1)  # (B, K, C, *S)
+        # it is divided, not the product, so that a bare gate starts as the identity in half precision too
+        share = (_resampled(alpha, skip.shape[2:]) / self.unity).to(skip.dtype)  # (B, K, *S)
+        gated = share.unsqueeze(2) * skip.unsqueeze(1)  # (B, K, C, *S)
         return self.combine(self.output(gated.flatten(1, 2)))
 
     def _coefficients(self, q: Tensor) -> Tensor:
@@ -102,13 +111,14 @@ class AttentionGate(nn.Module):
 
 
 class Parts(NamedTuple):
-    """What a form consists of; `stride` is theta's."""
+    """What a form consists of; `stride` is theta's, `unity` the alpha that lets the skip pass as it is."""
 
     theta: nn.Module
     phi: nn.Module
     psi: nn.Module
     output: nn.Module
     stride: tuple[int, ...]
+    unity: float = 1.0
 
 
 def _official(dims: int, skip: int, gating: int, inter: int | None, stride: tuple[int, ...], heads: int) -> Parts:
@@ -127,7 +137,13 @@ def _common(dims: int, skip: int, gating: int, inter: int | None, _stride: tuple
     return Parts(theta, phi, psi, nn.Identity(), (1,) * dims)
 
 
-FORMS: dict[str, Callable[..., Parts]] = {"official": _official, "common": _common}
+def _bare(dims: int, skip: int, gating: int, inter: int | None, stride: tuple[int, ...], heads: int) -> Parts:
+    parts = _official(dims, skip, gating, inter or max(LEAST, skip // 4), stride, heads)
+    nn.init.zeros_(parts.psi.weight)  # type: ignore[arg-type]
+    return parts._replace(output=nn.Identity(), unity=1 / (1 + math.exp(-OPEN)))
+
+
+FORMS: dict[str, Callable[..., Parts]] = {"official": _official, "common": _common, "bare": _bare}
 
 
 def mixing(dims: int, channels: int, out: int) -> nn.Sequential:

@@ -34,7 +34,8 @@ TINY = 1e-30  # guards the division for a map that is zero
 class Frame:
     """How a picture of `picture` (height, width) pixels lies in an input of `input` (height, width) pixels.
 
-    `input coordinate = picture coordinate * scale + shift`, for each axis; a negative shift means a crop.
+    `input coordinate = picture coordinate * scale + shift`, for each axis; a negative shift means a crop,
+    a negative scale a mirrored axis (planes of volumes).
     """
 
     picture: tuple[int, int]

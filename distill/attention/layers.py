@@ -23,8 +23,9 @@ class LayerInfo:
 
     `shape` is the output's (B, C, *S); `stride` the input pixels per cell, for each spatial dimension; `channels` is
     C; `parameters` counts the module's own and its children's. `roles` say what the layer stands for, such as "P3"
-    (the head's input of stride 8) or "B5" (the backbone's last block of stride 32); in U-Nets "E1", "D1" and on
-    (encoder and decoder, by level) and "G2" (the coefficients of the gate of level 2).
+    (the head's input of stride 8), "B5" (the backbone's last block of stride 32) or "G3" (the coefficients of the gate
+    on the skip of stride 8); in U-Nets "E1", "D1" and on (encoder and decoder, by level), "G2" and "X2"
+    (of level 2: a gate's coefficients, and what of the skip is let through).
     """
 
     name: str
@@ -51,14 +52,15 @@ class LayerInfo:
 
 @dataclass(frozen=True)
 class Anatomy:
-    """The parts that roles are derived from: module names of the head's inputs and of the backbone's blocks.
+    """The parts that roles are derived from: module names of the head's inputs, the backbone's blocks, gates' alphas.
 
-    The order carries no meaning for the head (strides are measured); the backbone's is the order of execution. `named`
-    gives roles outright, by role, where a network knows them itself (`UNet.roles`).
+    The order carries no meaning for the head and gates (strides are measured); the backbone's is the order of
+    execution. `named` gives roles outright, by role, where a network knows them itself (`UNet.roles`).
     """
 
     head_inputs: tuple[str, ...] = ()
     backbone: tuple[str, ...] = ()
+    gates: tuple[str, ...] = ()
     named: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -66,7 +68,7 @@ def describe(model: nn.Module, images: Tensor, anatomy: Anatomy | None = None) -
     """Every module that gives one feature map (B, C, *S), in order of execution, measured by a forward pass.
 
     `images` (B, C, *S) are run once in eval mode without gradients; the model is left as it was found. With `anatomy`
-    the layers get their roles: `P{k}` and `B{k}` with k = log2 stride.
+    the layers get their roles: `P{k}`, `B{k}` and `G{k}` with k = log2 stride.
     """
     names = {module: name for name, module in model.named_modules() if name}
     found: dict[str, LayerInfo] = {}
@@ -91,7 +93,7 @@ def describe(model: nn.Module, images: Tensor, anatomy: Anatomy | None = None) -
 
 def _with_roles(found: dict[str, LayerInfo], anatomy: Anatomy) -> list[LayerInfo]:
     roles: dict[str, str] = {}  # role -> layer; the last block of a stride wins
-    for letter, part in (("P", anatomy.head_inputs), ("B", anatomy.backbone)):
+    for letter, part in (("P", anatomy.head_inputs), ("B", anatomy.backbone), ("G", anatomy.gates)):
         for name in part:
             if name in found:
                 roles[f"{letter}{found[name].level}"] = name

@@ -74,6 +74,34 @@ def pair_layers(student: Sequence[LayerInfo], teacher: Sequence[LayerInfo], patt
     return pairs
 
 
+def gate_pairs(target: str, student: Sequence[LayerInfo], teacher: Sequence[LayerInfo] = ()) -> list[Pair]:
+    """Each of the student's gates with what guides it; none where `target` is "none".
+
+    That is the teacher's gate of the same level, or, where it has none, the energy of what follows the skip there: its
+    head's input (`P3` for `G3`) or its decoder (`D3`). Where the target is "truth", the labels, it is no layer. Raises
+    InputError for a student without gates and a teacher without that level.
+    """
+    if target == "none":
+        return []
+    gates = {role: layer for role, layer in by_role(student).items() if role.startswith(GATE)}
+    if not gates:
+        raise InputError(
+            f"--gates {target}: the student has no gates: take --student attention-unet, or a detector's --gated-neck"
+        )
+    if target == "truth":
+        return [Pair(role, layer.name, "", kind="gate") for role, layer in gates.items()]
+    guides = by_role(teacher)
+    pairs = []
+    for role, layer in gates.items():
+        level = role[1:].split(".")[0]
+        guide = next((name for name in (role, f"G{level}", f"P{level}", f"D{level}") if name in guides), None)
+        if guide is None:
+            raise InputError(f"--gates {target}: the teacher has no level {level} to guide the student's {role} by")
+        kind: Kind = "gate" if guide.startswith(GATE) else "energy"
+        pairs.append(Pair(role, layer.name, guides[guide].name, kind=kind))
+    return pairs
+
+
 def _common_roles(student: Sequence[LayerInfo], teacher: Sequence[LayerInfo]) -> list[str]:
     mine, theirs = by_role(student), by_role(teacher)
     for letter in USUAL:

@@ -12,6 +12,7 @@ EPILOG = """
   distill heatmap --teacher big.pt --student best.pt --source images/ --data data.yaml --layers P3,P4,P5,B5
   distill heatmap --teacher big.pt --student best.pt --baseline plain.pt --source images/    before and after distilling
   distill heatmap --student best.pt --source clip.mp4 --every 30                             one network alone
+  distill heatmap --student gated.ckpt --baseline unet.ckpt --data dataset.json              U-Nets, level by level
 """
 DEFAULT_FOLDER = Path("runs/distill")
 
@@ -26,22 +27,29 @@ def add_to(commands: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--teacher", action=Once, metavar="FILE", help="trained network that the student is compared with (.pt)")
-    add("--student", action=Once, metavar="FILE", help="trained network to look at (.pt)")
-    add("--baseline", action=Once, metavar="FILE", help="second student, such as one trained without a teacher (.pt)")
+    add("--teacher", action=Once, metavar="FILE", help="trained network that the student is compared with (.pt, .ckpt)")
+    add(
+        "--student", action=Once, metavar="FILE", help="trained network to look at: a detector (.pt) or a U-Net (.ckpt)"
+    )
+    add("--baseline", action=Once, metavar="FILE", help="second student, such as one trained without a teacher")
     add("--source", action=Once, metavar="WHAT", help="image, folder, 'glob*', video, .txt; default: --data's --split")
-    add("--data", action=Once, metavar="FILE", help="data.yaml that says where the labels are, or 'scenes'")
+    add(
+        "--data",
+        action=Once,
+        metavar="FILE",
+        help="data.yaml (of a U-Net also dataset.json) that says where labels are",
+    )
     add("--split", default="val", metavar="NAME", help="of --data, where --source is left out; default: %(default)s")
     add(
         "--layers",
         action=Once,
         metavar="LIST",
         help="what to pair: roles (P3,P4,P5,B3..), numbers (16), dotted names, globs, student:teacher; "
-        "default: every head level that both have",
+        "default: every head level that both have; of U-Nets every gate with its skip, and the decoder",
     )
     add("--imgsz", type=whole, metavar="PIXELS", help="longer side of the input; default: what the student learned on")
     add("--teacher-imgsz", type=whole, metavar="PIXELS", help="the same for the teacher; default: the student's")
-    add("--max-images", type=whole, default=16, metavar="N", help="evenly spread over the source; default: %(default)s")
+    add("--max-images", type=whole, metavar="N", help="evenly spread over the source; default: 16, of volumes 4")
     add("--every", type=whole, metavar="N", help="of a video, every N-th frame; default: evenly spread")
     add("--conf", type=decimal, default=0.25, metavar="C", help="least score of predictions; default: %(default)s")
     add("--p", type=decimal, default=2.0, metavar="P", help="power of the energy maps, sum |F|^p; default: %(default)s")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from distill.jobs.course import CURVES
 from distill.records import HEATMAPS
 from distill.text import aligned
 
@@ -30,8 +31,11 @@ def summary(result: TrainResult) -> str:
             f"attention weight {manifest['weights']['attention']:.4g}; teacher in {manifest['teacher_precision']}; "
             f"a step costs {manifest['before']['step_ratio']:.2f} times a plain one"
         )
-    if manifest.get("gate_pairs"):
+    if manifest.get("gates", {}).get("pairs"):
         parts.append(_gates(result))
+    if (epoch := manifest["after"].get("epoch_95")) is not None:
+        parts.append(f"The Dice first reached 95 % of the last epoch's in epoch {epoch}; best.ckpt is of epoch "
+                     f"{manifest['after']['epoch']}.")  # fmt: skip
     parts.append(_files(result))
     if manifest.get("gated"):
         parts.append(GATED.format(best=str(result.best)))
@@ -43,7 +47,7 @@ def _networks(result: TrainResult) -> str:
     key, before = manifest["score"], manifest.get("before", {})
     trained = manifest["after"]["profile"]
     rows: list[Row] = [("", key.removeprefix("metrics/"), "parameters", "GFLOPs", "CPU ms")]
-    if manifest["pairs"]:
+    if "profile" in before.get("teacher", {}):
         rows.append(("teacher", *_figures(before["teacher"].get("metrics", {}).get(key), before["teacher"]["profile"])))
     if before:
         rows.append(("student before", *_figures(before["student"]["metrics"].get(key), trained)))
@@ -73,19 +77,24 @@ def _gates(result: TrainResult) -> str:
     manifest = result.manifest
     before, after = (manifest[when]["attention"] for when in ("before", "after"))
     rows: list[Row] = [("gate", "student", "guide", "correlation before", "after", "deviation before", "after")]
-    for pair in manifest["gate_pairs"]:
+    for pair in manifest["gates"]["pairs"]:
         spread = [found[f"std_{pair['name']}"] for found in (before, after)]
         alike = [found[f"r_{pair['name']}"] for found in (before, after)]
         cells = [f"{r:.4f}" if std > FLAT else "flat" for r, std in zip(alike, spread, strict=True)]
-        rows.append((f"at_{pair['name']}", pair["student"], pair["teacher"], *cells, *(f"{s:.4f}" for s in spread)))
+        guide = pair["teacher"] or "labels"
+        rows.append((f"at_{pair['name']}", pair["student"], guide, *cells, *(f"{s:.4f}" for s in spread)))
+    by = manifest["gates"]["by"]
+    shuffled = "; in training they followed the guide on another image" if by == "shuffled" else ""
     return (
-        f"{aligned(rows)}\n(alpha on validation images: its correlation with its target, {manifest['gates']}, and its "
-        f"standard deviation)\n\nweight of the gates {manifest['weights']['gates']:.4g}"
+        f"{aligned(rows)}\n(alpha on validation images: correlation with its guide, and standard deviation{shuffled})"
+        f"\n\nweight of the gates {manifest['weights']['gates']:.4g}"
     )
 
 
 def _files(result: TrainResult) -> str:
     lines = [f"best student  {result.best}", f"last student  {result.last}", f"epochs        {result.table}"]
+    if (curves := result.folder / CURVES).is_file():
+        lines.append(f"curves        {curves}")
     if (maps := result.folder / HEATMAPS).is_dir():
         page = maps / "report.html"
         lines.append(f"timeline      {page}" if page.is_file() else f"maps          {maps}")

@@ -11,6 +11,7 @@ from typing import Any
 
 from distill.config import Settings, read_config, settings_from, split
 from distill.errors import InputError
+from distill.jobs.course import note_course, of_unet
 from distill.loading import adapter_for, is_unet, segment_adapter, ultralytics_adapter
 from distill.records import HEATMAPS, SETTINGS, TABLE, read_manifest, read_settings
 from distill.scenes import named_data
@@ -108,11 +109,14 @@ def _of_unet(folder: Path) -> bool:
 
 
 def _ended(folder: Path, trust: bool) -> TrainResult:
-    """The result, and the timeline drawn; a run is not lost because its pictures could not be made."""
-    if (folder / HEATMAPS).is_dir():
+    """The result, and its pictures drawn; a run is not lost because they could not be made."""
+    unet = of_unet(folder)
+    if unet or (folder / HEATMAPS).is_dir():
         from distill.jobs.seeing.timeline import draw_timeline
 
         try:
+            if unet:
+                note_course(folder)
             draw_timeline(folder, trust)
         except Exception as error:  # whatever it is, the student is trained
             print(f"distill: the timeline was not drawn: {one_line(error)}", file=sys.stderr)

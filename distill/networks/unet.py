@@ -109,7 +109,8 @@ class UNet(nn.Module):
         """What layers stand for: role -> module name, by level, where level 1 has full resolution.
 
         `E1` and on are the encoder's outputs (the last is the deepest block), `D1` and on the decoder's, `G2` and on
-        the gates' coefficients alpha; `G2.1`, `G2.2` where a gate has several heads.
+        the gates' coefficients alpha; `G2.1`, `G2.2` where a gate has several heads; `X2` and on what of a gated skip
+        reaches the decoder (`E2` is what entered the gate).
         """
         roles = {f"E{level}": f"encoder.{level}" for level in self.encoder}
         roles |= {f"D{level}": f"decoder.{level}" for level in self.decoder}
@@ -117,6 +118,7 @@ class UNet(nn.Module):
             assert isinstance(gate, AttentionGate)
             for alpha in gate.alphas:
                 roles[f"G{level}{alpha.removeprefix('alpha')}"] = f"gates.{level}.{alpha}"
+            roles[f"X{level}"] = f"mixers.{level}" if level in self.mixers else f"gates.{level}"
         return roles
 
 

@@ -50,7 +50,7 @@ class Source:
             if pixels is None:
                 self.skipped.append((plain(label), "not readable as an image"))
                 continue
-            name = _unused(file.stem if number is None else f"{file.stem}_{number:06}", taken)
+            name = unused_name(file.stem if number is None else f"{file.stem}_{number:06}", taken)
             taken.add(name)
             yield Picture(name, label, pixels)
 
@@ -133,7 +133,8 @@ def _video_frame(file: Path, number: int) -> np.ndarray | None:
     return None if pixels is None else cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
 
 
-def _unused(stem: str, taken: set[str]) -> str:
+def unused_name(stem: str, taken: set[str]) -> str:
+    """A name made of this one that is safe as a file's name and not among those taken."""
     safe = re.sub(r"[^\w.-]+", "_", one_line(stem)).strip("._")[:LONGEST_NAME] or "image"
     names = (safe if n == 1 else f"{safe}-{n}" for n in range(1, len(taken) + 2))
     return next(name for name in names if name not in taken)

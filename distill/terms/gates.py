@@ -1,11 +1,11 @@
 """Gates with a teacher: a student's coefficients against the labels, another gate's, or another network's attention.
 
-The student's alpha is an absolute value in (0, 1), so it is held against a target in [0, 1], and the loss is the share
-of the target's variance that alpha leaves unexplained:
+The student's alpha is an absolute value in (0, 1), so it is held against a target in [0, 1], and the loss is the
+normalised root mean square error, with the means over positions and images and the variance within each image:
 
-    L = mean_i (alpha_i - t_i)^2 / var_i(t)
+    L = sqrt(mean (alpha_i - t_i)^2 / mean var_i(t))
 
-0 where they are equal and 1 for the best constant. So the trivial answer, an alpha that is the same everywhere, is
+0 where they are equal, and 1 at least for any constant. So the trivial answer, an alpha that is the same everywhere, is
 never better than 1, however little of the image the target covers, which a plain squared or absolute error does not
 say. Supervision by the pooled labels is that of Wang et al. 2019 (VS_Seg, arXiv 1906.03906), with another distance.
 """
@@ -23,12 +23,12 @@ from distill.attention.pairs import Pair
 from distill.errors import InputError
 from distill.terms.base import Batch, Reading, View
 
-LEAST_VARIANCE = 0.01  # of a target, in the denominator: an image that is almost empty must not drown the others
+LEAST_VARIANCE = 0.01  # of the targets of a batch, in the denominator: they may all be almost empty
 LOW, HIGH = 0.01, 0.99  # quantiles of an energy map that become 0 and 1
 
 
 class GateTerm:
-    """The unexplained share of each target's variance, each gate a loss of its own.
+    """The distance of alpha from what guides it, as `normalised_error`, each gate a loss of its own.
 
     `pairs` name a student's gate (its module `alpha`) and what guides it; their `kind` is that of the guide: "gate" for
     a teacher's alpha, "energy" for a layer's attention, brought to [0, 1] by `relative`. `target` is "teacher"; or
@@ -61,7 +61,7 @@ class GateTerm:
             alpha = AttentionMap.read(student.features[pair.student], pair.student, "gate").values  # (B, *s)
             target = TARGETS[self.target](self, pair, teacher, batch, alpha.shape[1:])
             a, t = alpha.flatten(1), target.to(alpha).flatten(1)  # (B, prod s)
-            loss = pair.weight * unexplained(a, t).mean()
+            loss = pair.weight * normalised_error(a, t)
             readings[pair.column] = Reading(loss, _figures(pair.name, a.detach(), t))
         return readings
 
@@ -90,12 +90,14 @@ TARGETS: dict[str, Callable[[GateTerm, Pair, View, Batch, torch.Size], Tensor]] 
 }
 
 
-def unexplained(alpha: Tensor, target: Tensor) -> Tensor:
-    """The share of the target's variance over positions that alpha leaves unexplained: (B, N), (B, N) -> (B,).
+def normalised_error(alpha: Tensor, target: Tensor) -> Tensor:
+    """The root mean square error over the target's standard deviation: (B, N), (B, N) -> scalar; L^2 is 1 - R^2.
 
-    In statistics 1 - R^2. The variance counts as `LEAST_VARIANCE` at least.
+    The variance is that within the images, the mean over the batch: by their own, images with hardly any target would
+    drown the others. It counts as `LEAST_VARIANCE` at least. Equal maps give 0 with gradient 0.
     """
-    return (alpha - target).square().mean(1) / target.var(1, correction=0).clamp(min=LEAST_VARIANCE)
+    variance = target.var(1, correction=0).mean().clamp(min=LEAST_VARIANCE)
+    return torch.linalg.vector_norm(alpha - target) / (variance * target.numel()).sqrt()
 
 
 def relative(energy: Tensor) -> Tensor:

@@ -19,6 +19,8 @@ BRIGHT = {"#E69F00", "#56B4E9", "#F0E442", "#CC79A7"}  # on these, black text; w
 CAPTION = 7.5  # points
 LONGEST = 110  # pixels of a caption
 
+OVER_MAPS = tuple(PALETTE[i] for i in (1, 2, 6, 3, 4, 0, 5))  # for masks: first what is not among a map's own colours
+
 Style = tuple[str, str]  # colour, dashes
 
 
@@ -41,17 +43,15 @@ class Area:
 
 
 def styles(exhibit: Exhibit) -> dict[str, Style]:
-    """The style of every class in the exhibit, the same on all its sheets."""
+    """The style of every class in the exhibit, the same on all its sheets; those of masks in the order of numbers."""
     found = {
         thing.name
         for sample in exhibit.samples
         for things in (sample.labels or (), *sample.predictions.values())
         for thing in things
     }
-    return {
-        name: (PALETTE[i % len(PALETTE)], DASHES[i // len(PALETTE) % len(DASHES)])
-        for i, name in enumerate(sorted(found))
-    }
+    names, palette = (exhibit.classes[1:], OVER_MAPS) if exhibit.classes else (tuple(sorted(found)), PALETTE)
+    return {name: (palette[i % len(palette)], DASHES[i // len(palette) % len(DASHES)]) for i, name in enumerate(names)}
 
 
 def draw(page: Page, panel: Area, objects: Iterable[Object], scale: float, style: Mapping[str, Style]) -> int:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg, RendererAgg
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.image import AxesImage
@@ -64,6 +66,13 @@ class Page:
         for thick, paint, dash in ((width + 1.4, "#000000b0", "-"), (width, colour, dashes)):
             line = Polygon(points, fill=False, edgecolor=paint, linewidth=thick, linestyle=dash, joinstyle="miter")
             self.axes.add_patch(line)
+
+    def outlines(self, lines: Sequence[np.ndarray], colour: str, dashes: Any = "-", width: float = 1.3) -> None:
+        """Lines through points (n, 2), each with a dark edge, all of one look."""
+        for thick, paint, dash in ((width + 1.2, "#000000a0", "-"), (width, colour, dashes)):
+            self.axes.add_collection(
+                LineCollection(lines, colors=paint, linewidths=thick, linestyles=[dash], zorder=1.5)
+            )
 
     def fill(self, x: float, y: float, width: float, height: float, colour: str) -> None:
         """A filled rectangle, above outlines and below texts."""

@@ -149,7 +149,7 @@ def difference(row: Row, sample: Sample, key: str, reference: str, mode: Mode) -
     a, b = (one.values[0].numpy() for one in met)
     if mode == "shared" and row.kind == "energy":
         a, b = relative(a), relative(b)
-    mine, theirs = (row.sides[k].lattice.moved(one.shape, a.shape) for k, one in zip(keys, found, strict=True))
+    mine, theirs = (sample.lattice(row, k).moved(one.shape, a.shape) for k, one in zip(keys, found, strict=True))
     return a - b, _between(mine, theirs)
 
 
@@ -186,9 +186,10 @@ def _difference_scale(exhibits: Sequence[Exhibit], row: Row, mode: Mode) -> Scal
     found = [
         difference(row, sample, network.key, exhibit.reference.key, mode)[0]
         for exhibit in exhibits
-        if exhibit.reference
+        if exhibit.reference and exhibit.reference.key in row.sides
         for sample in exhibit.samples
         for network in exhibit.others
+        if network.key in row.sides
     ]
     return Scale.difference(found) if found else None
 

@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import math
 
 import pytest
 import torch
@@ -12,12 +13,16 @@ from distill.attention.gates import AttentionGate
 from distill.attention.maps import AttentionMap
 from distill.attention.taps import Taps
 
-FORMS = ("official", "common")
+FORMS = ("official", "common", "bare")
 
 
 def gate(skip=4, gating=6, seed=0, **settings):
+    """A gate as it may be amid training: a bare one's psi has moved, or else nothing in it would matter."""
     torch.manual_seed(seed)
-    return AttentionGate(skip, gating, **settings)
+    module = AttentionGate(skip, gating, **settings)
+    if settings.get("form") == "bare":
+        nn.init.uniform_(module.psi.weight, -0.5, 0.5)
+    return module
 
 
 def inputs(skip=(2, 4, 8, 12), gating=(2, 6, 4, 6), seed=1, dtype=torch.float32):
@@ -79,6 +84,7 @@ def test_inter_channels_are_passed_on():
     assert gate(inter_channels=3).theta.weight.shape == (3, 4, 2, 2)
     assert gate(inter_channels=3, form="common").theta[0].weight.shape == (3, 4, 1, 1)
     assert gate().theta.out_channels == 4 and gate(form="common").theta[0].out_channels == 2
+    assert gate(64, form="bare").theta.out_channels == 16 and gate(form="bare").theta.out_channels == 8
 
 
 # ---- what it computes
@@ -144,7 +150,7 @@ def test_any_sizes_meet_and_each_gate_gives_one_map_in_range(form, heads, dims, 
     maps = alphas(module, x, g)
     assert len(maps) == heads
     for alpha in maps:
-        assert alpha.shape == (2, 1, *(coarse if form == "official" else skip))
+        assert alpha.shape == (2, 1, *(skip if form == "common" else coarse))
         assert alpha.min() > 0 and alpha.max() < 1
 
 
@@ -183,7 +189,10 @@ def test_skip_and_gating_are_not_interchangeable(form):
 
 @pytest.mark.parametrize(
     ("form", "changed", "reach"),  # in cells of alpha; the last of 8 gating cells is spread linearly over 3 of 16
-    [("official", "skip", 1), ("official", "gating", 1), ("common", "skip", 1), ("common", "gating", 3)],
+    [
+        *(("official", "skip", 1), ("official", "gating", 1), ("common", "skip", 1), ("common", "gating", 3)),
+        *(("bare", "skip", 1), ("bare", "gating", 1)),
+    ],
 )
 def test_a_far_corner_leaves_alpha_elsewhere_unchanged(form, changed, reach):
     module, (skip, gating) = gate(form=form).eval(), inputs((2, 4, 16, 16), (2, 6, 8, 8))
@@ -229,10 +238,66 @@ def test_a_flat_volume_is_an_image(form):
     torch.testing.assert_close(volume(skip.unsqueeze(2), gating.unsqueeze(2)).squeeze(2), flat(skip, gating))
 
 
+# ---- the bare form, which begins as if it were not there
+
+
+def bare(skip=4, gating=6, **settings):
+    torch.manual_seed(0)
+    return AttentionGate(skip, gating, form="bare", **settings)
+
+
+def test_parameters_of_the_bare_form():
+    assert parameters(bare(32, 64)) == 2 * 2 * 32 * 8 + (64 * 8 + 8) + (8 + 1)
+    assert not list(bare().output.parameters()) and not list(bare().buffers())
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+@pytest.mark.parametrize("stride", [1, 2, 3])
+def test_a_bare_gate_starts_as_the_identity(dims, stride):
+    module = bare(dims=dims, stride=stride)
+    for size, coarse in (((8, 12), (4, 6)), ((7, 5), (2, 9))):
+        skip, gating = inputs((2, 4, *size, 6)[: dims + 2], (2, 6, *coarse, 3)[: dims + 2])
+        torch.testing.assert_close(module(skip * 100, gating * 100), skip * 100, rtol=1e-6, atol=0)
+        (alpha,) = alphas(module, skip, gating)
+        torch.testing.assert_close(alpha, torch.full_like(alpha, 0.95257413), rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_rounding_does_not_dim_what_a_bare_gate_lets_through(dtype):
+    """0.9526 is 0.9531 in bfloat16, and so would be the skip, divided after it was multiplied."""
+    skip, gating = (tensor.to(dtype) for tensor in inputs())
+    assert torch.equal(bare().to(dtype)(skip, gating), skip)
+
+
+def test_the_bare_form_written_out():
+    module = gate(form="bare", stride=1, inter_channels=3).double()
+    skip, gating = inputs(gating=(2, 6, 8, 12), dtype=torch.float64)
+    theta, phi = (part.weight.flatten(1) for part in (module.theta, module.phi))
+    s = torch.einsum("mc,bchw->bmhw", theta, skip) + torch.einsum("mg,bghw->bmhw", phi, gating)
+    s = (s + module.phi.bias.view(1, -1, 1, 1)).clamp(min=0)
+    q = torch.einsum("m,bmhw->bhw", module.psi.weight.flatten(), s) + module.psi.bias
+    alpha = (1 / (1 + torch.exp(-q))).unsqueeze(1)
+    torch.testing.assert_close(alphas(module, skip, gating)[0], alpha)
+    torch.testing.assert_close(module(skip, gating), alpha * skip * (1 + math.exp(-3)))
+
+
+def test_a_bare_gate_learns_though_it_begins_at_zero():
+    """At the first step psi alone has a gradient; once it has moved, everything has."""
+    module, (skip, gating) = bare(inter_channels=3), inputs()
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
+    moved = []
+    for _ in range(2):
+        optimizer.zero_grad()
+        (module(skip, gating) * inputs(seed=7)[0]).sum().backward()
+        optimizer.step()
+        moved.append({name for name, p in module.named_parameters() if p.grad.abs().sum() > 0})
+    assert moved == [{"psi.weight", "psi.bias"}, {name for name, _ in module.named_parameters()}]
+
+
 # ---- its gradient
 
 
-@pytest.mark.parametrize(("form", "heads"), [("official", 1), ("official", 2), ("common", 1)])
+@pytest.mark.parametrize(("form", "heads"), [("official", 1), ("official", 2), ("common", 1), ("bare", 1)])
 def test_gradients_are_exact(form, heads):
     module = gate(2, 3, inter_channels=2, form=form, heads=heads).double().eval()
     skip, gating = inputs((1, 2, 5, 4), (1, 3, 3, 2), dtype=torch.float64)
@@ -300,7 +365,8 @@ def test_what_is_drawn_is_what_was_used(form, heads, dims, size):
         read = taps.read()
     for head, (layer, output) in enumerate(read.items()):
         drawn = AttentionMap.read(output, layer, kind="gate")
-        torch.testing.assert_close(used[:, head], drawn.resize(size).values.unsqueeze(1) * skip, rtol=0, atol=0)
+        share = drawn.resize(size).values.unsqueeze(1) / module.unity
+        torch.testing.assert_close(used[:, head], share * skip, rtol=0, atol=0)
 
 
 def test_what_the_module_alpha_answers_is_what_multiplies_the_skip():
@@ -347,7 +413,7 @@ def test_state_survives_storage(form):
     [
         ({"dims": 1}, "dims must be 2 or 3, not 1"),
         ({"dims": [2]}, r"dims must be 2 or 3, not \[2\]"),
-        ({"form": "additive"}, "form must be 'official' or 'common', not 'additive'"),
+        ({"form": "additive"}, "form must be 'official' or 'common' or 'bare', not 'additive'"),
         ({"heads": 0}, "heads must be a whole number above 0, not 0"),
         ({"heads": True}, "heads must be a whole number above 0, not True"),
         ({"inter_channels": 0}, "inter_channels must be a whole number above 0, not 0"),

@@ -35,7 +35,7 @@ def layers_of(unet: UNet, dims: int) -> list[LayerInfo]:
 @pytest.mark.parametrize("dims", [2, 3])
 def test_roles_are_found_by_level(dims: int) -> None:
     roles = by_role(layers_of(network(4, dims, 0), dims))
-    assert list(roles) == ["D1", "D2", "E1", "E2", "E3", "G1", "G2"]
+    assert list(roles) == ["D1", "D2", "E1", "E2", "E3", "G1", "G2", "X1", "X2"]
     assert roles["E2"].channels == 8 and roles["G2"].channels == 1
     assert roles["G1"].size == roles["E2"].size  # coefficients lie on the grid of theta, a level below
 

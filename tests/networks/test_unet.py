@@ -181,6 +181,8 @@ def test_roles_name_the_outputs_of_each_level():
         **{f"D{k}": f"decoder.{k}" for k in (1, 2, 3)},
         "G2": "gates.2.alpha",
         "G3": "gates.3.alpha",
+        "X2": "mixers.2",
+        "X3": "mixers.3",
     }
     layers = {layer.name: layer for layer in describe(model, images(1, 1, 32, 32))}
     for role, name in model.roles.items():
@@ -257,7 +259,7 @@ def test_state_survives_storage():
         ({"channels": (8, 0)}, "channels must be a whole number above 0, not 0"),
         ({"dims": 4}, "dims must be 2 or 3, not 4"),
         ({"upsampling": "nearest"}, "upsampling must be 'linear' or 'transposed', not 'nearest'"),
-        ({"form": "soft"}, "form must be 'official' or 'common', not 'soft'"),
+        ({"form": "soft"}, "form must be 'official' or 'common' or 'bare', not 'soft'"),
         ({"heads": 0}, "heads must be a whole number above 0, not 0"),
         ({"stride": (2, 2, 2)}, r"stride must be one number or 2, not \(2, 2, 2\)"),
         ({"gated": [4]}, r"gated must be True, False, 'all' or levels from 1 to 3, not \[4\]"),

@@ -8,9 +8,8 @@ import cv2
 import numpy as np
 import pytest
 
-from distill.scenes import folders
 from distill.errors import InputError
-from distill.scenes import CLASSES, make_scene, scenes_data, write_scenes
+from distill.scenes import CLASSES, folders, make_scene, scenes_data, write_scenes
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Generated volumes: the same for the same arguments, every kind in each, scales that differ, files as the Decathlon's."""
+"""Generated volumes: the same for the same arguments, every kind in each, scales that differ, a Decathlon's files."""
 
 import json
 
@@ -25,7 +25,9 @@ def test_background_and_every_kind_are_labelled_and_most_is_background(sample):
         counts = np.bincount(volume.labels.ravel(), minlength=len(KINDS) + 1)
         assert volume.labels.dtype == np.uint8 and len(counts) == len(KINDS) + 1
         assert 0.75 < counts[0] / counts.sum() < 0.99
-    assert sum((volume.labels == kind + 1).any() for volume in sample for kind in range(len(KINDS))) >= 22  # one may hide
+    assert (
+        sum((volume.labels == kind + 1).any() for volume in sample for kind in range(len(KINDS))) >= 22
+    )  # one may hide
 
 
 def test_brightness_does_not_tell_the_class_and_scales_differ(sample):

@@ -85,6 +85,52 @@ def test_films_of_one_or_three_networks(networks: tuple[str, ...], mode: str):
     assert len(panels) == 1 + (1 if len(networks) == 1 else 2 if mode == "each" else 3)
 
 
+def gated(exhibit: Exhibit) -> Exhibit:
+    """With a first row of gates that only the student has, and masks instead of boxes."""
+    first, *others = exhibit.rows
+    rows = (replace(first, kind="gate", sides={"student": first.sides["student"]}), *others)
+    samples = []
+    for s in exhibit.samples:
+        alpha = {"student": s.maps[first.name]["student"] / s.maps[first.name]["student"].max()}
+        truth, found = np.zeros((2, *s.picture.shape[:2]), int)
+        truth[20:60, 30:80], found[30:70, 30:80] = 1, 1
+        masks, dice = {"labels": truth, "student": found}, {"student": {"cell": 0.75}}
+        samples.append(replace(s, labels=None, maps={**s.maps, first.name: alpha}, masks=masks, dice=dice))
+    return replace(exhibit, rows=rows, samples=tuple(samples), classes=("background", "cell"))
+
+
+def test_a_layer_that_the_teacher_lacks_has_one_panel():
+    (frame,) = film([gated(kit.exhibit(images=1, pairs=("P3", "P4")))], [1])
+    panels = [image for image in frame.axes[0].images if image.get_gid() == ""]
+    assert len(panels) == 1 + 1 + 3
+    texts = {text.get_text() for text in frame.axes[0].texts}
+    assert {"P3 student", "P4 teacher", "Dice 0.750, scene0000"} <= texts and "P3 teacher" not in texts
+
+
+def test_gates_are_on_the_fixed_scale_in_every_frame():
+    exhibit = gated(kit.exhibit(images=1, pairs=("P3",)))
+    half = [replace(s, maps={"P3": {"student": s.maps["P3"]["student"] * 0.5}}) for s in exhibit.samples]
+    frames = list(film([exhibit, replace(exhibit, samples=tuple(half))], [0, 3]))
+    full, dim = (np.asarray(f.axes[0].images[1].get_array(), float).mean() for f in frames)
+    assert dim < full  # were each epoch on a scale of its own, they would be equal
+    assert "gates as they are, from 0 to 1" in {text.get_text() for text in frames[0].axes[0].texts}
+
+
+def test_a_plane_is_drawn_by_its_own_lattice():
+    exhibit = gated(kit.exhibit(images=1, pairs=("P3",)))
+    (sample,), row = exhibit.samples, exhibit.rows[0]
+    values = np.zeros(sample.maps["P3"]["student"].shape, np.float32)
+    values[:, : values.shape[1] // 2] = 1  # bright on the left
+    side = row.sides["student"].lattice
+    mirrored = replace(side, offset=(side.offset[0], 320 - side.offset[1]), stride=(side.stride[0], -side.stride[1]))
+    for lattices, left in (({}, True), ({"P3": {"student": mirrored}}, False)):
+        shown = replace(sample, maps={"P3": {"student": values}}, lattices=lattices)
+        (frame,) = film([replace(exhibit, samples=(shown,))], [0])
+        pixels = np.asarray(frame.axes[0].images[1].get_array(), float).sum(axis=2)
+        width = pixels.shape[1] // 2
+        assert (pixels[:, :width].mean() > pixels[:, width:].mean()) == left
+
+
 def test_a_film_of_nothing_is_an_error(tmp_path: Path):
     with pytest.raises(ValueError, match="at least one epoch"):
         save_film([], [], tmp_path / "film.gif")
@@ -139,6 +185,30 @@ def test_a_figure_that_is_missing_leaves_a_gap():
 def test_a_pair_that_tells_nothing_is_marked_in_its_column():
     marks = ["tells nothing" in " ".join(t.get_text() for t in axes.texts) for axes in curves(run(2), [1, 2]).axes[:3]]
     assert marks == [False, False, True]
+
+
+def test_curves_of_gates_show_what_is_known_of_them():
+    found = {"alpha_mean": Interval(0.9, 0.8, 0.95, 3), "alpha_r": Interval(-0.4, -0.5, -0.3, 3)}
+    exhibits = [replace(one, numbers=Numbers(summary={"P3": {"student": found}})) for one in run(2, pairs=("P3",))]
+    figure = curves(exhibits, [0, 3])
+    assert [axes.get_ylabel() for axes in figure.axes] == ["mean alpha", "alpha's r with the foreground"]
+    assert figure.axes[0].get_ylim() == (0, 1)
+    assert figure.axes[1].get_ylim()[0] < -0.4 < 0 < figure.axes[1].get_ylim()[1]
+
+
+def test_the_distance_of_a_gate_has_a_range_of_its_own():
+    exhibits = []
+    for one in run(2, pairs=("P3", "P4", "P5")):
+        rows = (replace(one.rows[0], kind="gate"), *one.rows[1:])
+        distances = {"P3": Interval(21.0, 20, 22, 3), "P4": Interval(0.5, 0.4, 0.6, 3), "P5": Interval(0.9, 0.8, 1, 3)}
+        summary = {name: {"student": {"distance": distance}} for name, distance in distances.items()}
+        summary["P3"]["student"]["alpha_mean"] = Interval(0.9, None, None, 3)
+        exhibits.append(replace(one, rows=rows, numbers=Numbers(summary=summary)))
+    gate, *others, mean, empty, _ = curves(exhibits, [1, 2]).axes
+    assert gate.get_ylim()[1] > 22 and {axes.get_ylim() for axes in others} == {others[0].get_ylim()}
+    assert 1 < others[0].get_ylim()[1] < 1.2
+    assert mean.get_visible() and not empty.get_visible()  # alpha is a gate's alone
+    assert [axes.get_xlabel() for axes in (gate, *others, mean)] == ["", "epoch", "epoch", "epoch"]
 
 
 def test_curves_are_saved_even_without_a_single_figure(tmp_path: Path):

@@ -35,11 +35,11 @@ class Table(Callback):
 
     def __init__(self, folder: Path, first: int = 0) -> None:
         self._file = folder / TABLE
-        self._start = time.monotonic()
+        self._start, self._lr = time.monotonic(), 0.0
         keep_epochs(self._file, first)
 
     def on_train_epoch_start(self, trainer: Trainer, module: LightningModule) -> None:
-        self._start = time.monotonic()
+        self._start, self._lr = time.monotonic(), _rate(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
         """Write the row before the checkpoint: what a kill leaves in between, a resumed run drops and writes again."""
@@ -47,7 +47,7 @@ class Table(Callback):
             return
         epoch, seconds = trainer.current_epoch + 1, time.monotonic() - self._start
         figures = {name: value.item() for name, value in trainer.callback_metrics.items()}
-        row = {"epoch": epoch, "seconds": round(seconds, 3), "lr": _rate(trainer), **figures}
+        row = {"epoch": epoch, "seconds": round(seconds, 3), "lr": self._lr, **figures}
         written = self._file.read_text(encoding="utf-8") if self._file.is_file() else _line(row)
         write_whole(self._file, written + _line(row.values()))
         losses = ", ".join(f"{name.removeprefix('train/')} {figures[name]:.4f}" for name in figures if _loss(name))
@@ -58,17 +58,13 @@ class Table(Callback):
         )
 
 
-def checkpoints(folder: Path) -> ModelCheckpoint:
-    """best.ckpt by mean Dice, and last.ckpt, both in `weights`."""
-    return ModelCheckpoint(
-        folder / WEIGHTS,
-        filename=BEST,
-        monitor=WATCHED,
-        mode="max",
-        save_last=True,
-        save_on_train_epoch_end=True,
-        enable_version_counter=False,
-    )
+def checkpoints(folder: Path) -> list[ModelCheckpoint]:
+    """best.ckpt by mean Dice, and last.ckpt after every epoch; `save_last` would skip epochs that are not the best."""
+    common = {"dirpath": folder / WEIGHTS, "save_on_train_epoch_end": True, "enable_version_counter": False}
+    return [
+        ModelCheckpoint(filename=BEST, monitor=WATCHED, mode="max", **common),
+        ModelCheckpoint(filename=LAST, **common),
+    ]
 
 
 def early_stopping(patience: int) -> EarlyStopping:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from glob import glob
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,8 @@ def find_images(source: str | Sequence[str]) -> list[Path]:
     files: list[Path] = []
     for text in [source] if isinstance(source, str) else source:
         path = Path(text).expanduser()
-        here = sorted(path.iterdir()) if path.is_dir() else [path] if path.is_file() else sorted(Path().glob(text))
+        matched = sorted(map(Path, glob(str(path), recursive=True)))
+        here = sorted(path.iterdir()) if path.is_dir() else [path] if path.is_file() else matched
         found = [file for file in here if _suffix(file)]
         if not found:
             raise InputError(f"--source {text}: no images or volumes there ({', '.join((*PICTURES, *VOLUMES))})")
@@ -99,15 +101,27 @@ def is_volume(path: Path) -> bool:
 
 
 def read_labels(path: Path) -> np.ndarray:
-    """A mask as it is stored, whole numbers (H, W) or (D, H, W); palettes give their indices."""
-    if is_volume(path):
-        return np.asanyarray(nibabel.load(path).dataobj).round().astype(np.int64)
-    with Image.open(path) as image:
-        return np.array(image).astype(np.int64)
+    """A mask as it is stored, whole numbers (H, W) or (D, H, W); palettes give their indices.
+
+    Raises InputError for what cannot be read or has channels.
+    """
+    try:
+        if is_volume(path):
+            values = np.asanyarray(nibabel.load(path).dataobj).round().astype(np.int64)
+        else:
+            with Image.open(path) as image:
+                values = np.array(image).astype(np.int64)
+    except Exception as error:  # the readers raise whatever their formats do
+        raise InputError(f"{path}: not readable as a mask: {one_line(error)}") from error
+    if values.ndim != (3 if is_volume(path) else 2):
+        raise InputError(f"{path}: a mask holds class numbers, one for each position, but this is {values.shape}")
+    return values
 
 
 def _suffix(path: Path) -> str:
     name = path.name.lower()
+    if name.startswith("."):  # what some systems leave beside every file
+        return ""
     return next((suffix for suffix in (*VOLUMES[::-1], *PICTURES) if name.endswith(suffix)), "")
 
 
@@ -191,17 +205,24 @@ def _form(cases: Sequence[Case], given: str) -> tuple[int, int]:
         raise InputError(f"--data {given}: pictures and volumes are mixed")
     if not kinds.pop():
         return 2, 3
-    shapes = [nibabel.load(case.image).shape for case in cases[:1]]
-    return 3, shapes[0][3] if len(shapes[0]) > 3 else 1
+    try:
+        shape = nibabel.load(cases[0].image).shape
+    except Exception as error:  # as in `read_labels`
+        raise InputError(f"{cases[0].image}: not readable as a volume: {one_line(error)}") from error
+    return 3, shape[3] if len(shape) > 3 else 1
 
 
 def _names(entries: Any, given: str) -> list[str]:
-    if isinstance(entries, dict):
-        ordered = sorted((int(number), str(name)) for number, name in entries.items())
-        if [number for number, _ in ordered] != list(range(len(ordered))):
-            raise InputError(f"--data {given}: classes must be numbered 0 (background), 1, 2 and so on")
-        return [name for _, name in ordered]
-    return [str(name) for name in entries or ()]
+    """Background first; empty where nobody names them."""
+    if not entries:
+        return []
+    wanted = "the classes' names must be numbered 0 (background), 1 and so on, or a list that begins with background"
+    table = dict(enumerate(entries)) if isinstance(entries, list) else entries
+    by_number = {str(number): str(name) for number, name in table.items()} if isinstance(table, dict) else {}
+    numbers = [str(number) for number in range(max(2, len(by_number)))]
+    if set(by_number) != set(numbers):
+        raise InputError(f"--data {given}: {wanted}")
+    return [by_number[number] for number in numbers]
 
 
 def _found_names(cases: Sequence[Case]) -> list[str]:

@@ -49,7 +49,7 @@ def evaluate(
 def compare(network: UNet, distiller: Distiller, cases: Dataset, crop: Sequence[int]) -> dict[str, float]:
     """The distiller's figures on validation images (their middles, where they are large), means over images."""
     device = next(network.parameters()).device
-    every = max(1, len(cases) // COMPARED)
+    every = -(-len(cases) // COMPARED)
     totals: dict[str, float] = {}
     count = 0
     with as_found(network):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -43,6 +44,7 @@ class Segmentation(LightningModule):
         self.task = task_loss(prepared.settings.loss)
         self.distiller = distiller
         self._plan, self._about = prepared, dict(about)
+        self._sums: dict[str, Tensor] = {}
 
     def on_train_epoch_start(self) -> None:
         reseed(self.trainer.train_dataloader, self._plan.settings.seed + self.global_rank, self.current_epoch)
@@ -61,15 +63,26 @@ class Segmentation(LightningModule):
             raise TrainingFailed(f"the loss is {total.item()} in epoch {self.current_epoch + 1}: try a smaller lr0")
         return total
 
+    def on_validation_epoch_start(self) -> None:
+        classes = len(self._plan.data.names) - 1
+        self._sums = {score: torch.zeros(2, classes, device=self.device) for score in scores.OVERLAPS}  # sum, count
+
     def validation_step(self, batch: Mapping[str, Any], _index: int) -> None:
         logits = scores.infer(self.network, batch["image"], self._plan.crop).float()
-        names = self._plan.data.names
-        found = scores.overlaps(logits.argmax(1), batch["mask"][:, 0], len(names))
-        figures = {"val/loss": self.task(logits, batch["mask"])}
+        found = scores.overlaps(logits.argmax(1), batch["mask"][:, 0], len(self._plan.data.names))
         for score, values in found.items():
-            figures[f"val/{score}"] = values.mean()
-            figures |= {f"val/{score}/{name}": values[0, i] for i, name in enumerate(names[1:])}
-        self.log_dict(figures, on_epoch=True, batch_size=1, sync_dist=True)
+            self._sums[score] += torch.stack([values.nan_to_num(0)[0], values.isfinite()[0].float()])
+        self.log("val/loss", self.task(logits, batch["mask"]), on_epoch=True, batch_size=1, sync_dist=True)
+
+    def on_validation_epoch_end(self) -> None:
+        """Means over the images that have a class; a class that none has, and none was found of, is in no mean."""
+        for score, sums in self._sums.items():
+            total, count = self.trainer.strategy.reduce(sums, reduce_op="sum")
+            seen = count > 0
+            means = total / count.clamp(min=1)
+            self.log(f"val/{score}", means[seen].mean() if seen.any() else means.sum(), rank_zero_only=True)
+            for name, value, there in zip(self._plan.data.names[1:], means, seen, strict=True):
+                self.log(f"val/{score}/{name}", value if there else torch.tensor(math.nan), rank_zero_only=True)
 
     def configure_optimizers(self) -> Any:
         options, parameters = self._plan.options, self.network.parameters()

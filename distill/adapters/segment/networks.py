@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,7 +56,10 @@ def description(student: str) -> dict[str, Any]:
 
 
 def _from_yaml(file: str) -> dict[str, Any]:
-    entries = yaml.safe_load(Path(file).read_text(encoding="utf-8"))["unet"]
+    try:
+        entries = yaml.safe_load(Path(file).read_text(encoding="utf-8"))["unet"]
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"--student {file}: not readable as YAML ({one_line(error)})") from error
     if not isinstance(entries, dict) or "channels" not in entries:
         raise InputError(f"--student {file}: 'unet' must be a mapping with 'channels', such as channels: [8, 16, 32]")
     for key in entries:
@@ -92,15 +94,19 @@ def read_checkpoint(file: str | Path, argument: str) -> Trained:
         raise InputError(f"{argument} {file}: no such file")
     try:
         raw = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError, KeyError) as error:
-        raise InputError(f"{argument} {file}: not readable as a checkpoint ({one_line(error)})") from error
+    except Exception as error:  # of any kind; torch's own words advise to let the file run code
+        why = one_line(error) if isinstance(error, OSError) else "damaged, or it holds more than weights"
+        raise InputError(f"{argument} {file}: not readable as a U-Net's checkpoint: {why}") from error
     about = raw.get(MARK) if isinstance(raw, dict) else None
     if not isinstance(about, dict) or "network" not in about:
         raise InputError(f"{argument} {file}: a checkpoint, but not of a U-Net that distill trained")
-    module = build(about["network"])
-    weights = {name.removeprefix("network."): tensor for name, tensor in raw["state_dict"].items()}
-    module.load_state_dict(weights)
-    names, crop = tuple(about["names"]), tuple(about["crop"])
+    try:
+        module = build(about["network"])
+        weights = {name.removeprefix("network."): tensor for name, tensor in raw["state_dict"].items()}
+        module.load_state_dict(weights)
+        names, crop = tuple(about["names"]), tuple(about["crop"])
+    except (InputError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+        raise InputError(f"{argument} {file}: its weights are not those of the network that it names") from error
     return Trained(path, module.eval(), about["network"], names, crop, about)
 
 

@@ -55,7 +55,7 @@ def _whole(least: int) -> Callable[[str, Any], int]:
 def _sides(key: str, value: Any) -> tuple[int, ...]:
     parts = value if isinstance(value, (list, tuple)) else re.split(r"[,x]", str(value).strip("[]() "))
     sides = tuple(_whole(8)(key, str(part).strip()) for part in parts)
-    if len(sides) > 3:
+    if not 1 <= len(sides) <= 3:
         raise InputError(f"{key}={value}: one side, or one for each axis, such as {key}=32,48,32")
     return sides
 

@@ -17,26 +17,30 @@ import numpy as np
 import torch
 from monai.data import CacheDataset, NibabelReader, PILReader, list_data_collate
 from monai.data.utils import worker_init_fn
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 
 from distill.adapters.segment.data import Case, Data, is_volume, read_labels
 from distill.errors import InputError
+from distill.text import one_line
 
 MULTIPLE = 16  # pixels or voxels: crops that nobody chose divide by it
 LARGEST = {2: 256, 3: 96}  # side of such a crop
 LOOKED_AT = 32  # cases whose sizes decide on it
+DEEP = ("I", "F")  # Pillow's modes of 32 bits
 MEMORY = 0.25  # share of the machine's memory that cached cases may take
 
 
 def read_image(path: Path, channels: int) -> Tensor:
-    """One image as a network takes it, (C, *S) float32, normalised. Raises InputError for what cannot be read."""
+    """One image as a network takes it, (C, *S) float32, normalised.
+
+    Raises InputError for what cannot be read or has other channels.
+    """
     try:
         image: Tensor = _reading(("image",), channels)({"image": str(path)})["image"]
-    except Exception as error:  # the readers raise whatever their formats do
-        raise InputError(f"{path}: not readable as an image: {_innermost(error)}") from error
-    if image.shape[0] != channels:
-        raise InputError(f"{path}: it has {image.shape[0]} channels, the network reads {channels}")
+    except RuntimeError as error:
+        raise InputError(_innermost(error)) from error
     return image
 
 
@@ -45,8 +49,8 @@ def read_case(case: Case, channels: int, classes: int) -> tuple[Tensor, Tensor]:
     steps = mt.Compose(_steps(("image", "mask"), channels, classes))
     try:
         found = steps({"image": str(case.image), "mask": str(case.mask), "file": str(case.image)})
-    except Exception as error:
-        raise InputError(f"{case.image}: {_innermost(error)}") from error
+    except RuntimeError as error:
+        raise InputError(_innermost(error)) from error
     return found["image"], found["mask"][0].long()
 
 
@@ -121,7 +125,6 @@ def _reading(keys: Sequence[str], channels: int) -> mt.Compose:
     return mt.Compose(
         [
             _Read(channels),
-            mt.NormalizeIntensityd(("image",)),
             mt.ToTensord(keys, dtype=torch.float32, track_meta=False),
         ]
     )
@@ -133,22 +136,42 @@ def _steps(keys: Sequence[str], channels: int, classes: int) -> list[Any]:
 
 
 class _Read(mt.Transform):
-    """An image, and its mask where it has one, as channel-first arrays: (C, *S) and (1, *S)."""
+    """An image, normalised, and its mask where it has one, as channel-first arrays: (C, *S) and (1, *S).
+
+    The readers are asked themselves: `LoadImage` tries every other one where the right one fails.
+    """
 
     def __init__(self, channels: int) -> None:
-        pictures = PILReader(converter=lambda image: image.convert("RGB"), reverse_indexing=False)
-        self._pictures = mt.LoadImage(pictures, image_only=True, dtype=np.float32)
-        self._volumes = mt.LoadImage(NibabelReader(), image_only=True, dtype=np.float32)
+        self._pictures = PILReader(converter=_coloured, reverse_indexing=False)
+        self._volumes = NibabelReader()
         self._channels = channels
+        self._whole, self._each = mt.NormalizeIntensity(), mt.NormalizeIntensity(channel_wise=True)
 
     def __call__(self, files: Mapping[str, str]) -> dict[str, Any]:
         path = Path(files["image"])
-        values = torch.as_tensor(np.asarray((self._volumes if is_volume(path) else self._pictures)(str(path))))
-        last = values.ndim > 3 or not is_volume(path)  # the channels' axis
-        read: dict[str, Any] = {**files, "image": values.movedim(-1, 0) if last else values.unsqueeze(0)}
+        image = self._image(path)
+        if image.shape[0] != self._channels:
+            raise InputError(f"{path}: it has {image.shape[0]} channels, {self._channels} are needed")
+        normal = self._each if is_volume(path) else self._whole  # a volume's channels are scans of their own
+        read: dict[str, Any] = {**files, "image": normal(image)}
         if "mask" in files:
             read["mask"] = torch.from_numpy(read_labels(Path(files["mask"]))).unsqueeze(0)
         return read
+
+    def _image(self, path: Path) -> Tensor:
+        reader = self._volumes if is_volume(path) else self._pictures
+        try:
+            values = torch.from_numpy(np.array(reader.get_data(reader.read(str(path)))[0], np.float32, order="C"))
+        except Exception as error:  # the readers raise whatever their formats do
+            raise InputError(f"{path}: not readable as an image: {one_line(error)}") from error
+        if is_volume(path):
+            return values.movedim(-1, 0) if values.ndim > 3 else values.unsqueeze(0)
+        return values.movedim(-1, 0) if values.ndim > 2 else values.expand(3, -1, -1)
+
+
+def _coloured(image: Image.Image) -> Image.Image:
+    """Red, green and blue; what is grey with more than 8 bits stays, for RGB would cut it off at 255."""
+    return image if image.mode in DEEP or image.mode.startswith("I;16") else image.convert("RGB")
 
 
 class _Checked(mt.Transform):
@@ -163,7 +186,7 @@ class _Checked(mt.Transform):
             shapes = tuple(mask.shape[1:]), tuple(image.shape[1:])
             raise InputError(f"{case['file']}: its mask is {shapes[0]}, the image {shapes[1]}")
         values = mask.unique().tolist()
-        if (self._classes == 2 and set(values) == {0, 255}) or values == [255]:
+        if self._classes == 2 and 255 in values and set(values) <= {0, 255}:
             mask = mask / 255
         elif values[-1] >= self._classes or values[0] < 0:
             raise InputError(
@@ -200,7 +223,7 @@ def _cached(cases: Sequence[Case], steps: Sequence[Any]) -> CacheDataset:
 
 
 def _innermost(error: BaseException) -> str:
-    """MONAI wraps what a transform raises; what was raised first says what is wrong."""
-    while error.__cause__ is not None:
+    """MONAI wraps what a transform raises; what is ours, or else what was raised first, says what is wrong."""
+    while error.__cause__ is not None and not isinstance(error, InputError):
         error = error.__cause__
     return " ".join(str(error).split())

@@ -13,15 +13,14 @@ from distill.adapters.segment.data import Data, read_data
 from distill.adapters.segment.networks import Trained, build, description, layers_of, read_checkpoint
 from distill.adapters.segment.options import Options, read_options
 from distill.adapters.segment.pipeline import usual_crop
-from distill.attention.layers import LayerInfo, by_role
-from distill.attention.pairs import Pair, pair_layers
-from distill.config import Settings
+from distill.attention.layers import LayerInfo
+from distill.attention.pairs import Pair, gate_pairs, pair_layers
+from distill.config import NO_PAIRS, Settings
 from distill.errors import InputError
 from distill.networks.unet import UNet
 from distill.text import aligned
 
 USUAL_BATCH = {2: 16, 3: 4}
-NO_PAIRS = ("none",)  # --layers none: no energy is compared
 DETECTORS_ONLY = ("teacher_imgsz", "gated_neck")
 
 
@@ -53,7 +52,8 @@ def plan(settings: Settings, arguments: Mapping[str, Any], command: str) -> Plan
     options = read_options(arguments)
     data = read_data(str(settings.data))
     crop = _crop(options, data)
-    if options.amp and device_of(settings.device).type == "cpu":  # its bfloat16 kernels give gradients that are NaN
+    device = device_of(settings.device)
+    if options.amp and device.type == "cpu":  # its bfloat16 kernels give gradients that are NaN
         raise InputError("amp=True needs a GPU: leave it out on a CPU")
     student = _continued(str(settings.student), data)
     network = dict(student.network) if student else _described(str(settings.student), data)
@@ -116,7 +116,7 @@ def _crop(options: Options, data: Data) -> tuple[int, ...]:
 
 
 def _continued(student: str, data: Data) -> Trained | None:
-    if not student.endswith(".ckpt"):
+    if not student.lower().endswith(".ckpt"):
         return None
     found = read_checkpoint(student, "--student")
     _fits(found, data, "--student")
@@ -156,26 +156,9 @@ def _pairs(settings: Settings, mine: Sequence[LayerInfo], theirs: Sequence[Layer
 def _supervised(
     settings: Settings, mine: Sequence[LayerInfo], theirs: Sequence[LayerInfo], pairs: Sequence[Pair]
 ) -> list[Pair]:
-    """What the student's gates are held against: the labels, the teacher's gate of that level, or its decoder."""
-    if settings.gates == "none":
-        return []
-    gates = {role: layer for role, layer in by_role(mine).items() if role.startswith("G")}
-    if not gates:
-        raise InputError(f"--gates {settings.gates}: the student has no gates: take --student attention-unet")
-    if both := [pair.name for pair in pairs if pair.kind == "gate"]:
+    found = gate_pairs(settings.gates, mine, theirs)
+    if found and (both := [pair.name for pair in pairs if pair.kind == "gate"]):
         raise InputError(f"--gates {settings.gates} and --layers {both[0]} both guide this gate: leave one out")
-    if settings.gates == "truth":
-        return [Pair(role, layer.name, "", kind="gate") for role, layer in gates.items()]
-    guides = by_role(theirs)
-    found = []
-    for role, layer in gates.items():
-        level = role[1:].split(".")[0]
-        guide = next((name for name in (role, f"G{level}", f"D{level}") if name in guides), None)
-        if guide is None:
-            raise InputError(
-                f"--gates {settings.gates}: the teacher has no level {level} to guide the student's {role}"
-            )
-        found.append(Pair(role, layer.name, guides[guide].name, kind="gate" if guide.startswith("G") else "energy"))
     return found
 
 

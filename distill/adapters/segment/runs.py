@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from distill.adapters.segment import callbacks, evaluation, scores
 from distill.adapters.segment.module import Segmentation
 from distill.adapters.segment.networks import read_checkpoint
 from distill.adapters.segment.pipeline import (
+    reseed,
     training_loader,
     training_set,
     usual_workers,
@@ -26,6 +28,7 @@ from distill.adapters.segment.pipeline import (
     validation_set,
 )
 from distill.adapters.segment.plan import Plan, device_of, plan
+from distill.adapters.segment.probing import Probe
 from distill.adapters.segment.session import (
     about,
     make_distiller,
@@ -55,8 +58,7 @@ CHILD = "DISTILL_RUN"  # tells the processes that Lightning starts for further d
 
 def train(prepared: Plan) -> Path:
     """Train as planned; returns the run folder. A run that fails before its first checkpoint leaves no new folder."""
-    folder = _claim(prepared)
-    return _run(prepared, folder, {}, new=True)
+    return _first_process(_run(prepared, _claim(prepared), {}, new=True))
 
 
 def resume(path: str, device: str | None = None) -> Path:
@@ -78,7 +80,7 @@ def resume(path: str, device: str | None = None) -> Path:
     prepared = plan(settings, saved["arguments"], saved["command"])
     if prepared.teacher and saved["teacher_sha256"] != sha256(prepared.teacher.path):
         raise InputError(f"--teacher {settings.teacher}: the file changed since this run began")
-    return _run(prepared, folder, saved["weights"], new=False)
+    return _first_process(_run(prepared, folder, saved["weights"], new=False))
 
 
 def doctor(prepared: Plan) -> Sequence[Check]:
@@ -105,6 +107,13 @@ def _claim(prepared: Plan) -> Path:
     if folder.exists() and any(folder.iterdir()):
         raise InputError(f"--name {settings.name}: {folder} exists: take another name")
     folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _first_process(folder: Path) -> Path:
+    """The folder; the processes that Lightning started for further devices end here, for one of them reports."""
+    if rank_zero_only.rank:
+        sys.exit(0)
     return folder
 
 
@@ -162,8 +171,9 @@ def _fit(prepared: Plan, folder: Path, weights: Mapping[str, float]) -> None:
         max_epochs=options.epochs,
         callbacks=[
             callbacks.Table(folder, done),
+            *([Probe(folder, prepared, validation)] if settings.heatmaps else []),
             callbacks.early_stopping(options.patience),
-            callbacks.checkpoints(folder),
+            *callbacks.checkpoints(folder),
         ],
         plugins=[callbacks.WholeCheckpoints()],
         gradient_clip_val=CLIP,
@@ -173,6 +183,7 @@ def _fit(prepared: Plan, folder: Path, weights: Mapping[str, float]) -> None:
         num_sanity_val_steps=0,
         default_root_dir=folder,
     )
+    reseed(loader, settings.seed, done)  # Lightning asks for the first batches before the epoch begins
     trainer.fit(module, loader, validation_loader(validation, workers), ckpt_path=last if last.exists() else None)
     if trainer.is_global_zero:
         _end(prepared, folder, validation, device)

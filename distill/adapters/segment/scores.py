@@ -1,8 +1,9 @@
 """How well a mask fits: MONAI's metrics, one image at a time, with what they mean where a class is absent.
 
-Overlap (Dice, IoU) is 1 where a class is rightly absent and 0 where it is found although it is absent. Precision is
-left out (NaN) where nothing was found, recall where there is nothing to find; the surface distances where either is
-empty.
+An image without a class in which none is found is left out of that class's overlap (Dice, IoU; NaN): counted as 1, rare
+classes would score high however badly they are found (nnU-Net does the same). Found although it is absent, it counts 0.
+Precision is left out where nothing was found, recall where there is nothing to find; the surface distances where either
+is empty.
 """
 
 from __future__ import annotations
@@ -45,10 +46,12 @@ def one_hot(labels: Tensor, classes: int) -> Tensor:
 
 
 def overlaps(found: Tensor, truth: Tensor, classes: int) -> dict[str, Tensor]:
-    """Dice and IoU of each class but the background, (B, K - 1) in [0, 1], of class numbers (B, *S)."""
+    """Dice and IoU of each class but the background, (B, K - 1) in [0, 1] or NaN, of class numbers (B, *S)."""
     a, b = one_hot(found, classes), one_hot(truth, classes)
+    absent = ~(a | b).flatten(2).any(2)[:, 1:]
     options = {"include_background": False, "ignore_empty": False}
-    return {"dice": compute_dice(a, b, **options), "iou": compute_iou(a, b, **options)}
+    scores = {"dice": compute_dice(a, b, **options), "iou": compute_iou(a, b, **options)}
+    return {name: torch.where(absent, math.nan, values) for name, values in scores.items()}
 
 
 def details(found: Tensor, truth: Tensor, classes: int, spacing: Sequence[float]) -> dict[str, Tensor]:

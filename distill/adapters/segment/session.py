@@ -32,6 +32,7 @@ from distill.terms.logits import LogitsTerm
 
 HEAD = "head"  # where a U-Net gives its logits
 PROOF_BATCHES = 4
+GATES = 0.1  # weight of the gates' losses: a new U-Net's task hardly moves alpha, so its gradient there is no measure
 TIMED_STEPS = 3
 SCORE = "dice"
 
@@ -62,7 +63,9 @@ def prove_run(prepared: Plan, student: UNet, loader: DataLoader, weights: Mappin
     if distiller.teacher:
         distiller.teacher.to(device)
     settings = prepared.settings
-    given = {"gates": settings.gates_weight} | ({} if settings.weight is None else {"attention": settings.weight})
+    given = {"gates": settings.gates_weight or GATES} | (
+        {} if settings.weight is None else {"attention": settings.weight}
+    )
     reseed(loader, settings.seed, 0)
     batches = list(islice(loader, PROOF_BATCHES))
     copy = deepcopy(student).to(device).train()

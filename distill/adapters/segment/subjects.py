@@ -8,7 +8,7 @@ patient's right), y (to the front), z (up). The networks see the array as it is 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import nibabel
@@ -115,6 +115,23 @@ def read_subject(
     return Subject(*known, _grey(images[0].numpy()), truth, spacing, _directions(header.affine))
 
 
+def window(subject: Subject, size: Sequence[int], at: np.ndarray | None = None) -> tuple[slice, ...]:
+    """The part of a subject of at most this size around the middle of its foreground: that of the truth, or of `at`."""
+    labels = next((one for one in (subject.truth, at) if one is not None and (one > 0).any()), None)
+    parts = []
+    for axis, (whole, most) in enumerate(zip(subject.size, size, strict=True)):
+        middle = whole / 2 if labels is None else float(np.mean(np.nonzero(labels > 0)[axis])) + 0.5
+        start = int(np.clip(round(middle - most / 2), 0, max(0, whole - most)))
+        parts.append(slice(start, min(whole, start + most)))
+    return tuple(parts)
+
+
+def cut_out(subject: Subject, parts: tuple[slice, ...]) -> Subject:
+    """The part of a subject that these slices of its grid leave."""
+    truth = None if subject.truth is None else subject.truth[parts]
+    return replace(subject, images=subject.images[(slice(None), *parts)], pixels=subject.pixels[parts], truth=truth)
+
+
 def planes(subject: Subject, at: np.ndarray | None = None) -> list[Plane]:
     """The picture itself; of a volume the axial, the coronal and the sagittal plane that hold most foreground.
 
@@ -122,7 +139,8 @@ def planes(subject: Subject, at: np.ndarray | None = None) -> list[Plane]:
     none, the middle planes are taken.
     """
     if not subject.directions:
-        return [Plane("", "", subject.pixels, Frame(subject.size, subject.size, (1.0, 1.0), (0.0, 0.0)))]
+        height, width = subject.size
+        return [Plane("", "", subject.pixels, Frame((height, width), (height, width), (1.0, 1.0), (0.0, 0.0)))]
     labels = next((one for one in (subject.truth, at) if one is not None and (one > 0).any()), None)
     named = {AXES[direction]: axis for axis, direction in enumerate(subject.directions)}
     return [
@@ -154,7 +172,7 @@ def _plane(
 
 
 def _drawn(values: np.ndarray, frame: Frame) -> np.ndarray:
-    """Values (rows, columns) of an array as the frame's picture shows them: each pixel has that of the voxel it is in."""
+    """Values (rows, columns) of an array as the frame's picture shows them: each pixel that of its voxel."""
     rows, columns = (
         np.floor((np.arange(pixels) + 0.5) * scale + shift).astype(int).clip(0, cells - 1)
         for pixels, cells, scale, shift in zip(frame.picture, frame.input, frame.scale, frame.shift, strict=True)

@@ -1,4 +1,4 @@
-"""The parts of an Ultralytics network: head inputs, backbone, and the layers a teacher really has to run."""
+"""The parts of an Ultralytics network: head inputs, backbone, gates, and the layers a teacher really has to run."""
 
 from __future__ import annotations
 
@@ -10,17 +10,28 @@ import torch
 from torch import Tensor, nn
 
 from distill.attention.layers import Anatomy, LayerInfo, describe
+from distill.networks.neck import GatedConcat
 from distill.teacher import Teacher
 
 FOLDED = (nn.Conv2d, nn.ConvTranspose2d, nn.BatchNorm2d)  # read at one of these, a folded network tells something else
 
 
 def anatomy(model: Any) -> Anatomy:
-    """What the head reads (`head.f`, whose order means nothing) and the blocks listed under `backbone:` in its yaml."""
+    """What the head reads (`head.f`, whose order means nothing), the blocks under `backbone:` in its yaml, gates."""
     head = model.model[-1]
     sources = [head.f] if isinstance(head.f, int) else list(head.f)
     inputs = tuple(f"model.{source if source >= 0 else head.i + source}" for source in sources)
-    return Anatomy(inputs, tuple(f"model.{i}" for i in range(len(model.yaml["backbone"]))))
+    return Anatomy(inputs, tuple(f"model.{i}" for i in range(len(model.yaml["backbone"]))), alphas_of(model))
+
+
+def gates_of(model: Any) -> list[Any]:
+    """The `GatedConcat` layers of a network's neck, in order; none in a plain network."""
+    return [layer for layer in model.model if isinstance(layer, GatedConcat)]
+
+
+def alphas_of(model: Any) -> tuple[str, ...]:
+    """The names of the modules that give the gates' coefficients."""
+    return tuple(f"model.{layer.i}.gate.alpha" for layer in gates_of(model))
 
 
 def layers_of(model: Any, imgsz: int) -> list[LayerInfo]:

@@ -40,7 +40,8 @@ def check_pickle(file: Path, where: str) -> None:
     built = sorted(
         name
         for name in found.calls
-        if name.startswith(("ultralytics.", "torch.nn.modules.")) and not name.endswith(".IterableSimpleNamespace")
+        if name.startswith(("ultralytics.", "torch.nn.modules.", "distill."))
+        and not name.endswith(".IterableSimpleNamespace")
     )  # the namespace holds a run's arguments, and is the one class of theirs that is pickled as a call
     if built:
         raise InputError(

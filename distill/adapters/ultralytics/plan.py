@@ -12,8 +12,9 @@ from torch import nn
 from ultralytics.cfg import DEFAULT_CFG_DICT
 from ultralytics.utils.torch_utils import parse_device, select_device
 
-from distill.adapters.ultralytics.anatomy import layers_of, stride_of
+from distill.adapters.ultralytics.anatomy import gates_of, layers_of, stride_of
 from distill.adapters.ultralytics.environment import quiet
+from distill.adapters.ultralytics.gating import check_gatable, gate_neck, told
 from distill.adapters.ultralytics.inputs import (
     Checkpoint,
     ModelYaml,
@@ -23,11 +24,12 @@ from distill.adapters.ultralytics.inputs import (
     read_model_yaml,
 )
 from distill.adapters.ultralytics.students import stays
+from distill.adapters.ultralytics.supervision import check_gates, check_pairs
 from distill.adapters.ultralytics.tasks import MODELS, TRAINERS
 from distill.adapters.ultralytics.trainers import KEY
 from distill.attention.layers import LayerInfo
-from distill.attention.pairs import Pair, pair_layers
-from distill.config import Settings
+from distill.attention.pairs import Pair, gate_pairs, pair_layers
+from distill.config import NO_PAIRS, Settings
 from distill.errors import InputError
 from distill.modes import same_randomness
 from distill.text import one_line
@@ -65,6 +67,9 @@ def plan(settings: Settings, arguments: Mapping[str, Any], command: str) -> Plan
         raise InputError("--teacher and distill_model= both name a teacher: ours or Ultralytics' own, not both at once")
     if Path(settings.teacher or "").suffix.lower() in (".yaml", ".yml"):
         raise InputError(f"--teacher {settings.teacher}: a description, not a trained network: give a .pt")
+    for name in ("logits", "loss"):
+        if getattr(settings, name) is not None:
+            raise InputError(f"--{name} is for U-Nets: a detector has no such thing")
     if settings.weight is not None and not settings.teacher:
         raise InputError("--weight without --teacher has no effect: name a teacher, or leave it out")
     if settings.heatmaps and not settings.teacher:
@@ -79,24 +84,29 @@ def plan(settings: Settings, arguments: Mapping[str, Any], command: str) -> Plan
     data = read_data(settings.data, given.task, settings.trust)
     file = str(Path(settings.data).absolute()) if Path(settings.data).exists() else settings.data
     student = _built(given, data) if isinstance(given, ModelYaml) else _trained(given)
-    if not is_yaml:
-        stays(student.module, _classes(data, given.task, theirs), theirs.get("pretrained", True))
+    kept = not is_yaml and stays(student.module, _classes(data, given.task, theirs), theirs.get("pretrained", True))
+    if settings.gated_neck:
+        check_gatable(student.module, f"--student {settings.student}")
+    gated = settings.gated_neck or (bool(gates_of(student.module)) and not kept)  # a kept network has what it has
+    if gated:
+        gate_neck(student.module, settings.seed)
+    check_gates(settings, bool(gates_of(student.module)), student.task)
     own = {
         **settings.as_dict(),
+        "gated_neck": gated,
         "student": student.file,
         "data": file,
         "pairs": [],
+        "gate_pairs": [],
         "weights": {},
         "command": command,
         # as they were asked: training itself replaces optimizer=auto, batch=-1 and more by what it found
         "arguments": {key: value for key, value in theirs.items() if key != "augmentations"},
     }
-    lines: tuple[str, ...] = ()
-    if settings.teacher:
-        teacher = read_checkpoint(_with_suffix(settings.teacher), "--teacher", settings.trust)
-        own["teacher"] = str(teacher.path)
-        pairs, lines = _pairs(settings, theirs, student, teacher, data)
-        own["pairs"] = [asdict(pair) for pair in pairs]
+    teacher = read_checkpoint(_with_suffix(settings.teacher), "--teacher", settings.trust) if settings.teacher else None
+    own["teacher"] = teacher and str(teacher.path)
+    pairs, gates, lines = _pairs(settings, theirs, student, teacher, data)
+    own |= {"pairs": [asdict(pair) for pair in pairs], "gate_pairs": [asdict(pair) for pair in gates]}
     overrides = {
         **theirs,
         "mode": "train",
@@ -108,7 +118,7 @@ def plan(settings: Settings, arguments: Mapping[str, Any], command: str) -> Plan
     }
     if settings.device is not None:
         overrides["device"] = checked_device(settings.device)
-    return Plan(TRAINERS[student.family, student.task], overrides, lines)
+    return Plan(TRAINERS[student.family, student.task], overrides, (*told(student.module), *lines))
 
 
 def checked_device(device: str) -> str:
@@ -156,8 +166,32 @@ def _classes(data: Mapping[str, Any], task: str, arguments: Mapping[str, Any]) -
 
 
 def _pairs(
-    settings: Settings, arguments: Mapping[str, Any], student: _Student, teacher: Checkpoint, data: Mapping[str, Any]
-) -> tuple[list[Pair], tuple[str, ...]]:
+    settings: Settings,
+    arguments: Mapping[str, Any],
+    student: _Student,
+    teacher: Checkpoint | None,
+    data: Mapping[str, Any],
+) -> tuple[list[Pair], list[Pair], tuple[str, ...]]:
+    """The pairs of attention maps, those that supervise gates, and a table of both."""
+    imgsz = image_size(arguments, student.task, stride_of(student.module))
+    if teacher is None:
+        if settings.gates == "none":
+            return [], [], ()
+        with same_randomness():
+            mine = layers_of(student.module, imgsz)
+        gates = gate_pairs(settings.gates, mine)
+        return [], gates, _table(gates, mine, [])
+    teacher_imgsz = _teacher_size(settings, imgsz, teacher, data)
+    with same_randomness():
+        mine, theirs = layers_of(student.module, imgsz), layers_of(teacher.module, teacher_imgsz)
+    pairs = [] if settings.layers == NO_PAIRS else pair_layers(mine, theirs, settings.layers)
+    gates = gate_pairs(settings.gates, mine, theirs)
+    check_pairs(settings, pairs, gates)
+    return pairs, gates, _table([*pairs, *gates], mine, theirs)
+
+
+def _teacher_size(settings: Settings, imgsz: int, teacher: Checkpoint, data: Mapping[str, Any]) -> int:
+    """The side of the teacher's images. Raises InputError for one that its stride, or its channels, do not fit."""
     channels = data.get("channels", 3)
     if teacher.channels != channels:
         raise InputError(
@@ -165,18 +199,14 @@ def _pairs(
             f"use a teacher trained on such images"
         )
     stride = stride_of(teacher.module)
-    imgsz = image_size(arguments, student.task, stride_of(student.module))
-    teacher_imgsz = settings.teacher_imgsz or imgsz
-    if teacher_imgsz % stride:
-        fitting = -(-teacher_imgsz // stride) * stride
+    size = settings.teacher_imgsz or imgsz
+    if size % stride:
+        fitting = -(-size // stride) * stride
         raise InputError(
-            f"--teacher {teacher.path.name}: its stride of {stride} does not fit {teacher_imgsz} px: "
+            f"--teacher {teacher.path.name}: its stride of {stride} does not fit {size} px: "
             f"use --teacher-imgsz {fitting}, or imgsz={fitting}"
         )
-    with same_randomness():
-        mine, theirs = layers_of(student.module, imgsz), layers_of(teacher.module, teacher_imgsz)
-    pairs = pair_layers(mine, theirs, settings.layers)
-    return pairs, _table(pairs, mine, theirs)
+    return size
 
 
 def _table(pairs: list[Pair], student: list[LayerInfo], teacher: list[LayerInfo]) -> tuple[str, ...]:
@@ -187,8 +217,11 @@ def _table(pairs: list[Pair], student: list[LayerInfo], teacher: list[LayerInfo]
     for pair in pairs:
         row = [pair.column]
         for side, name in zip(sides, (pair.student, pair.teacher), strict=True):
-            layer = side[name]
-            row += [f"{name} {layer.type}", "x".join(map(str, layer.shape[1:])), f"{max(layer.stride):g}"]
+            row += _cells(side[name]) if name else ["labels", "", ""]
         rows.append((*row, f"{pair.weight:g}"))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return tuple("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+
+
+def _cells(layer: LayerInfo) -> list[str]:
+    return [f"{layer.name} {layer.type}", "x".join(map(str, layer.shape[1:])), f"{max(layer.stride):g}"]

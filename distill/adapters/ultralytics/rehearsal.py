@@ -24,7 +24,6 @@ from ultralytics.utils.torch_utils import autocast, get_flops, unwrap_model
 from distill.adapters.ultralytics.wrapper import as_batch
 from distill.distiller import Distiller, Step
 from distill.proof import Pass
-from distill.terms.base import Batch
 
 PROOF_IMAGES = 8  # a batch for the proof and the weight: enough for BatchNorm, seconds on a CPU
 PROOF_BATCHES = 4  # the gradients of an untrained student scatter from batch to batch
@@ -142,17 +141,20 @@ def _validator(trainer: Any, module: Any) -> Any:
 
 @torch.no_grad()
 def compare(trainer: Any, module: Any, distiller: Distiller) -> dict[str, float]:
-    """Each pair's cosine and distance on validation images, with `module` in eval mode: means over images."""
+    """The figures of all terms on validation images, with `module` in eval mode: means over images.
+
+    `distiller` compares whole batches.
+    """
     validator = trainer.get_validator()
     validator.device = trainer.device
     student = deepcopy(module).float().eval().to(trainer.device)
-    everything = Distiller(distiller.teacher, distiller.terms, distiller.weights)
     totals: dict[str, float] = {}
     images = 0
     for raw in sample(trainer.test_loader, COMPARED_IMAGES // PROOF_IMAGES, PROOF_IMAGES):
         batch = validator.preprocess(raw)
-        with everything.watch(student, Batch(batch["img"].float())) as step:
-            student(batch["img"].float())
+        batch["img"] = batch["img"].float()
+        with distiller.watch(student, as_batch(batch)) as step:
+            student(batch["img"])
         images += (size := batch["img"].shape[0])
         for name, value in step.figures().items():
             totals[name] = totals.get(name, 0.0) + value.item() * size

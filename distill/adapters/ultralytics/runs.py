@@ -21,7 +21,7 @@ from distill.adapters.ultralytics.tasks import TRAINERS
 from distill.adapters.ultralytics.trainers import KEY
 from distill.config import settings_from, split
 from distill.errors import InputError, Interrupted, ProofFailed, TrainingFailed
-from distill.records import MANIFEST, SETTINGS, put_back, read_manifest, read_settings, set_aside
+from distill.records import MANIFEST, SETTINGS, numbered_folder, put_back, read_manifest, read_settings, set_aside
 
 DEFAULT_PROJECT = Path("runs/distill")
 
@@ -110,14 +110,7 @@ def claim_folder(prepared: Plan) -> Path:
             set_aside(folder)
         folder.mkdir(parents=True)
         return folder
-    number = 1
-    while True:
-        folder = project / f"train{number if number > 1 else ''}"
-        try:
-            folder.mkdir(parents=True)
-            return folder
-        except FileExistsError:  # taken, perhaps this very moment by a run beside ours
-            number += 1
+    return numbered_folder(project, "train")
 
 
 def _again(folder: Path, device: str | None, trust: bool) -> Plan:

@@ -11,9 +11,10 @@ from ultralytics.utils import LOGGER, RANK, YAML
 from ultralytics.utils.torch_utils import unwrap_model
 
 from distill.adapters.ultralytics import rehearsal
-from distill.adapters.ultralytics.anatomy import build_teacher
+from distill.adapters.ultralytics.anatomy import alphas_of, build_teacher
 from distill.adapters.ultralytics.inputs import Checkpoint, read_checkpoint
 from distill.adapters.ultralytics.probing import Probe
+from distill.adapters.ultralytics.supervision import check_shuffled, supervised
 from distill.adapters.ultralytics.wrapper import DistillingModule
 from distill.attention.pairs import Pair
 from distill.config import due
@@ -31,6 +32,8 @@ from distill.records import (
 )
 from distill.teacher import Teacher
 from distill.terms.attention import AttentionTerm
+from distill.terms.base import Term
+from distill.terms.gates import GateTerm
 
 
 class Session:
@@ -46,26 +49,27 @@ class Session:
         """Load the teacher, prove, measure and record. Raises ProofFailed before anything is trained."""
         own = trainer.own
         fresh = not trainer.resume
-        if not own.get("teacher"):
+        if not supervised(own):
             if fresh and RANK in {-1, 0}:
                 _record(trainer, own, {})
             return cls()
-        checkpoint = read_teacher(own, own["trust"])
-        teacher = teacher_of(own, checkpoint).to(trainer.device)
+        check_shuffled(trainer)
+        checkpoint = read_teacher(own, own["trust"]) if own.get("teacher") else None
+        teacher = teacher_of(own, checkpoint).to(trainer.device) if checkpoint else None
         batches = rehearsal.training_batches(trainer)
-        _agree_on_precision(trainer, teacher, batches[0]["img"])
+        if teacher:
+            _agree_on_precision(trainer, teacher, batches[0]["img"])
 
         whole = _distiller(own, teacher, fraction=1.0)  # over a part of a batch the gradient's norm would be larger
         passes = rehearsal.passes(batches, whole, trainer.per_image)
-        fixed = ({} if own["weight"] is None else {"attention": own["weight"]}) | own["weights"]
-        proof = prove(whole, rehearsal.student_copy(trainer), passes, own["share"], fixed)
+        proof = prove(whole, rehearsal.student_copy(trainer), passes, own["share"], _fixed(own))
         distiller = _distiller(own, teacher, own["teacher_fraction"])
         own["weights"] = distiller.weights = {name: _mean_over_ranks(w) for name, w in proof.weights.items()}
         _say("\n".join(map(str, proof.checks)))
         proof.raise_if_failed(forgive=("weight",) if own["weight"] == 0 else ())
         if fresh:
             found = _before(trainer, distiller, checkpoint, batches[0])
-            checks = (*proof.checks, *_on_this_data(trainer, checkpoint, found))
+            checks = (*proof.checks, *(_on_this_data(trainer, checkpoint, found) if checkpoint else ()))
             _say("\n".join(str(check) for check in checks[len(proof.checks) :]))
             proof = Proof(checks, proof.weights)
             if RANK in {-1, 0}:
@@ -97,7 +101,7 @@ class Session:
             "metrics": {key: float(value) for key, value in (trainer.metrics or {}).items() if "metrics/" in key},
         }
         if self.distiller is not None:
-            after["attention"] = rehearsal.compare(trainer, student, self.distiller)
+            after["attention"] = _audit(trainer, student, self.distiller)
         after["profile"] = rehearsal.profile(student, imgsz)
         manifest = read_manifest(trainer.save_dir)
         write_manifest(trainer.save_dir, {**manifest, "after": after, "finished": True})
@@ -115,13 +119,33 @@ def read_teacher(own: dict[str, Any], trust: bool) -> Checkpoint:
 def teacher_of(own: dict[str, Any], checkpoint: Checkpoint | None = None) -> Teacher:
     """The frozen teacher of a run's settings, on the CPU."""
     checkpoint = checkpoint or read_checkpoint(own["teacher"], "--teacher", own["trust"])
-    return build_teacher(checkpoint.module, [pair["teacher"] for pair in own["pairs"]], own["teacher_imgsz"])
+    layers = [layer for term in _terms(own) for layer in term.layers()[1]]
+    return build_teacher(checkpoint.module, layers, own["teacher_imgsz"])
 
 
-def _distiller(own: dict[str, Any], teacher: Teacher, fraction: float) -> Distiller:
-    pairs = [Pair(**pair) for pair in own["pairs"]]
-    term = AttentionTerm(pairs, own["p"], own["form"])
-    return Distiller(teacher, [term], {}, fraction, own["seed"] + max(RANK, 0))
+def _terms(own: dict[str, Any], audit: bool = False) -> list[Term]:
+    """What a run compares; an `audit` never shuffles, but tells what gates have of the teacher they were denied."""
+    pairs, gates = ([Pair(**pair) for pair in own.get(key, ())] for key in ("pairs", "gate_pairs"))
+    terms: list[Term] = [AttentionTerm(pairs, own["p"], own["form"])] if pairs else []
+    if gates:
+        target = "teacher" if audit and own["gates"] == "shuffled" else own["gates"]
+        terms.append(GateTerm(gates, target, own["p"]))
+    return terms
+
+
+def _distiller(own: dict[str, Any], teacher: Teacher | None, fraction: float) -> Distiller:
+    return Distiller(teacher, _terms(own), {}, fraction, own["seed"] + max(RANK, 0))
+
+
+def _fixed(own: dict[str, Any]) -> dict[str, float]:
+    """The weights that are given, or were measured when the run began; the others are measured."""
+    given = {"attention": own["weight"], "gates": own.get("gates_weight")}
+    return {name: weight for name, weight in given.items() if weight is not None} | own["weights"]
+
+
+def _audit(trainer: Any, student: Any, distiller: Distiller) -> dict[str, float]:
+    everything = Distiller(distiller.teacher, _terms(trainer.own, audit=True), distiller.weights)
+    return rehearsal.compare(trainer, student, everything)
 
 
 def _agree_on_precision(trainer: Any, teacher: Teacher, images: torch.Tensor) -> None:
@@ -156,19 +180,19 @@ def _mean_over_ranks(weight: float) -> float:
     return sum(weights) / len(weights)
 
 
-def _before(trainer: Any, distiller: Distiller, checkpoint: Checkpoint, batch: dict[str, Any]) -> dict[str, Any]:
+def _before(trainer: Any, distiller: Distiller, checkpoint: Checkpoint | None, batch: dict[str, Any]) -> dict[str, Any]:
     """Teacher and student as they stand, on the validation set."""
     own, imgsz = trainer.own, trainer.args.imgsz
     student = unwrap_model(trainer.model)
     found: dict[str, Any] = {"student": {"metrics": rehearsal.validate(trainer, student)}, "teacher": {}}
-    if _same_classes(trainer, checkpoint):
+    if checkpoint and _same_classes(trainer, checkpoint):
         _say(f"validating the teacher {checkpoint.path.name} on this data")
         size = own["teacher_imgsz"] or imgsz
         found["teacher"]["metrics"] = rehearsal.validate(trainer, checkpoint.module.to(trainer.device), size)
-    found["attention"] = rehearsal.compare(trainer, student, distiller)
+    found["attention"] = _audit(trainer, student, distiller)
     wrapped = DistillingModule(rehearsal.student_copy(trainer), distiller, trainer.per_image)
     found["step_ratio"] = rehearsal.step_cost(trainer, batch, wrapped)
-    if RANK in {-1, 0}:
+    if checkpoint and RANK in {-1, 0}:
         found["teacher"]["profile"] = rehearsal.profile(checkpoint.module, own["teacher_imgsz"] or imgsz)
     return found
 
@@ -212,6 +236,8 @@ def _record(trainer: Any, own: dict[str, Any], entries: dict[str, Any]) -> None:
         "teacher": own["teacher"] and {"file": own["teacher"], "sha256": own.get("teacher_sha256")},
         "teacher_precision": own.get("precision_used"),
         "pairs": own["pairs"],
+        "gated": list(alphas_of(unwrap_model(trainer.model))),
+        "gates": {"by": own.get("gates", "none"), "pairs": own.get("gate_pairs", [])},
         "weights": own["weights"],
         "finished": False,
     }

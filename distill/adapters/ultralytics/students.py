@@ -1,4 +1,4 @@
-"""Students whose weights are not what their yaml says: pruned networks are trained as they are."""
+"""Students that are not what their yaml says: pruned networks are trained as they are, gated necks stay gated."""
 
 from __future__ import annotations
 
@@ -7,16 +7,19 @@ from typing import Any
 
 from torch import nn
 
-from distill.adapters.ultralytics.anatomy import channels_of
+from distill.adapters.ultralytics.anatomy import channels_of, gates_of
 from distill.adapters.ultralytics.environment import quiet
+from distill.adapters.ultralytics.gating import gate_neck
 from distill.errors import InputError
 from distill.modes import same_randomness
 
 
 def is_pruned(module: Any) -> bool:
-    """Do the weights differ in name or shape from the network that the module's own yaml describes?"""
+    """Do the weights differ in name or shape from the network that the module's own yaml describes, gated if it is?"""
     with same_randomness(), quiet():
         described = type(module)(deepcopy(module.yaml), ch=channels_of(module), nc=len(module.names), verbose=False)
+        if gates_of(module):
+            gate_neck(described)
     shapes = {name: tensor.shape for name, tensor in described.state_dict().items()}
     return shapes != {name: tensor.shape for name, tensor in module.state_dict().items()}
 

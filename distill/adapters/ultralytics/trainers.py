@@ -1,4 +1,4 @@
-"""What each of Ultralytics' trainers gains: a teacher beside the student."""
+"""What each of Ultralytics' trainers gains: a teacher beside the student, and gates in its neck."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from torch import nn
 from ultralytics.utils import DEFAULT_CFG, LOGGER, RANK, YAML
 from ultralytics.utils.torch_utils import unset_deterministic
 
+from distill.adapters.ultralytics.gating import gate_neck, take_gates
 from distill.adapters.ultralytics.session import Session, teacher_of
 from distill.adapters.ultralytics.students import adopted
+from distill.adapters.ultralytics.supervision import supervised
 from distill.adapters.ultralytics.wrapper import TOTAL, DistillingModule, WithTeacher
 from distill.modes import same_randomness
 from distill.records import keep_epochs
@@ -25,6 +27,7 @@ else:  # the task's trainer stands behind the mixin
     Base = object
 
 KEY = "distill"  # the one argument of ours on `trainer.args`: a plain dict, which survives resume and DDP's children
+LOGGED = ("cos_", "r_", "std_")  # of the terms' figures, in results.csv
 STAGING = ".weights"  # checkpoints are written here and renamed into weights/
 
 
@@ -60,11 +63,17 @@ class DistillationMixin(Base):
     # ---- before training
 
     def get_model(self, cfg: Any = None, weights: Any = None, verbose: bool = True) -> nn.Module:
-        """A pruned student, whose weights do not fit its yaml, is trained as it is; Ultralytics would rebuild it."""
+        """A pruned student, whose weights do not fit its yaml, is trained as it is; Ultralytics would rebuild it.
+
+        A neck is gated where that was asked for, and stays gated where the student's is.
+        """
         own = weights is not None and cfg is weights.yaml  # not weights that `pretrained=` brings for another yaml
-        if own and (student := adopted(weights, self.data, self.args)) is not None:
-            return student
-        model: nn.Module = super().get_model(cfg, weights, verbose)
+        student = adopted(weights, self.data, self.args) if own else None
+        model: nn.Module = super().get_model(cfg, weights, verbose) if student is None else student
+        if self.own.get("gated_neck"):  # asked for, or found in the student
+            gate_neck(model, self.args.seed)
+            if weights is not None:
+                take_gates(model, weights)
         return model
 
     def get_validator(self) -> Any:
@@ -161,17 +170,18 @@ class DistillationMixin(Base):
     def label_loss_items(self, loss_items: Any = None, prefix: str = "train") -> Any:
         """Our losses exist in training only; validation would list them as zeros."""
         items = super().label_loss_items(loss_items, prefix)
-        if prefix == "train" or not self.own.get("teacher"):
+        if prefix == "train" or not supervised(self.own):
             return items
-        ours = {f"{prefix}/{name}" for name in (TOTAL, *(f"at_{pair['name']}" for pair in self.own["pairs"]))}
+        pairs = (*self.own["pairs"], *self.own.get("gate_pairs", ()))
+        ours = {f"{prefix}/{name}" for name in (TOTAL, *(f"at_{pair['name']}" for pair in pairs))}
         return (
             [i for i in items if i not in ours] if loss_items is None else {k: items[k] for k in items if k not in ours}
         )
 
     def save_metrics(self, metrics: dict[str, float]) -> None:
-        """Adds each pair's mean cosine over the epoch to results.csv."""
+        """Adds to results.csv, as means over the epoch, each pair's cosine and each gate's correlation and spread."""
         if (wrapped := self.wrapped) is not None:
-            means = {f"train/{name}": v for name, v in wrapped.means().items() if name.startswith("cos_")}
+            means = {f"train/{name}": v for name, v in wrapped.means().items() if name.startswith(LOGGED)}
             metrics = {**metrics, **means}
         super().save_metrics(metrics)
         if self.session is not None:

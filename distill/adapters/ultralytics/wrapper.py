@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from copy import deepcopy
 from typing import Any
 
@@ -106,5 +107,20 @@ class DistillingModule(_Around):
 
 
 def as_batch(data: dict[str, Any], epoch: int = 0, step: int = 0) -> Batch:
-    """The parts of an Ultralytics batch that terms may know."""
-    return Batch(data["img"], data.get("bboxes"), data.get("cls"), data.get("batch_idx"), epoch, step)
+    """The parts of an Ultralytics batch that terms may know; turned boxes as the upright ones around them."""
+    boxes = data.get("bboxes")
+    if boxes is not None and boxes.shape[-1] == 5:
+        boxes = upright(boxes, data["img"].shape[2:])
+    return Batch(data["img"], boxes, data.get("cls"), data.get("batch_idx"), epoch, step)
+
+
+def upright(boxes: Tensor, size: Sequence[int]) -> Tensor:
+    """(M, 5) x, y, w, h in shares of the image's sides and an angle -> (M, 4), the least upright boxes around them.
+
+    Ultralytics turns the box before it divides by the sides, so in an image that is not square (`size` h, w) w and h
+    are shares of sides of their own.
+    """
+    height, width = size
+    x, y, w, h, angle = boxes.unbind(1)
+    w, h, cos, sin = w * width, h * height, angle.cos().abs(), angle.sin().abs()
+    return torch.stack([x, y, (w * cos + h * sin) / width, (w * sin + h * cos) / height], dim=1)

@@ -12,16 +12,18 @@ from distill.jobs.seeing.comparison import Comparison
 from distill.jobs.seeing.figures import figures
 from distill.jobs.seeing.gathering import Looked, choose_pictures, gather, pair_rows, prepare
 from distill.jobs.seeing.intervals import LEAST_IMAGES
-from distill.jobs.training import command_line
-from distill.loading import ultralytics_adapter
-from distill.pictures.source import Given, Picture, Source
+from distill.jobs.seeing.manifest import heading, manifest_of, title_of
+from distill.jobs.seeing.unets import compare_unets
+from distill.loading import is_unet, ultralytics_adapter
+from distill.pictures.source import Given, Picture
 from distill.progress import progress
-from distill.records import sha256, versions
 from distill.scenes import named_data
 from distill.text import plain
 from distill.view.exhibit import BASELINE, STUDENT, TEACHER, Exhibit, Network
 
 UNBOXED = ("classify", "semantic")  # tasks whose labels are no boxes
+DETECTORS_ONLY = ("imgsz", "teacher-imgsz", "every")
+USUAL = 16  # images, unless the user says
 RANGES = {  # of settings: lowest, highest, in words
     "imgsz": (32, 2**16, "at least 32 pixels"),
     "teacher-imgsz": (32, 2**16, "at least 32 pixels"),
@@ -44,7 +46,7 @@ def compare(
     layers: str | Sequence[str] = (),
     imgsz: int | None = None,
     teacher_imgsz: int | None = None,
-    max_images: int = 16,
+    max_images: int | None = None,
     every: int | None = None,
     conf: float = 0.25,
     p: float = 2.0,
@@ -56,27 +58,33 @@ def compare(
 
     >>> distill.compare("big.pt", "best.pt", "images/").save("out")
 
-    `teacher` and `student` are trained networks (.pt), one of them is enough; `baseline` is a second student, such as
-    one trained without a teacher. `images` is a file, a folder, a glob, a video (each `every`-th frame), or a list of
-    these; without it the `split` of `data` is taken, of which at most `max_images`, evenly spread. `data` gives the
-    labels. `layers` are patterns as for `pair_layers`, a list or a text with commas. `imgsz` is the input's longer side
-    in pixels, by default what the student was trained at, and `teacher_imgsz` the teacher's, where it differs; `conf`
-    the least score of predictions, in [0, 1]; `seed` that of the untrained student beside which the figures stand.
+    `teacher` and `student` are trained networks (detectors .pt, U-Nets .ckpt), one of them is enough; `baseline` is a
+    second student, such as one trained without a teacher. `images` is a file, a folder, a glob, a video (each
+    `every`-th frame), or a list of these; without it the `split` of `data` is taken, of which at most `max_images` (16;
+    of volumes 4), evenly spread. `data` gives the labels. `layers` are patterns as for `pair_layers`, a list or a text
+    with commas. `imgsz` is the input's longer side in pixels, by default what the student was trained at, and
+    `teacher_imgsz` the teacher's, where it differs; `conf` the least score of predictions, in [0, 1]; `seed` that of
+    the untrained student beside which the figures stand. U-Nets see images at their own size and predict masks, so for
+    them sizes, `every` and `conf` mean nothing.
 
     Raises InputError for whatever cannot be used.
     """
-    adapter = ultralytics_adapter(trust)
     files = {key: file for key, file in ((TEACHER, teacher), (STUDENT, student), (BASELINE, baseline)) if file}
     numbers = {"imgsz": imgsz, "teacher-imgsz": teacher_imgsz, "max-images": max_images, "every": every}
-    _check(files, data or images, {**numbers, "conf": conf, "p": p, "seed": seed})
+    unets = _are_unets(files)
+    _check(files, data or images, {**numbers, "conf": conf, "p": p, "seed": seed}, unets)
+    patterns = [pattern.strip() for pattern in (layers.split(",") if isinstance(layers, str) else layers)]
+    patterns = [pattern for pattern in patterns if pattern]
+    if unets:
+        return compare_unets(files, images, data, split, patterns, max_images, p, device, seed)
+    adapter = ultralytics_adapter(trust)
     lookers = adapter.open_lookers(files, conf, device, trust, teacher_imgsz)
     judged = lookers.get(STUDENT) or next(iter(lookers.values()))
     with adapter.quiet():
         dataset = adapter.read_data(named_data(data), judged.task, trust) if data else None
-    source = choose_pictures(adapter, images, dataset, split, max_images, every)
+    source = choose_pictures(adapter, images, dataset, split, max_images or USUAL, every)
     size, stride = imgsz or judged.imgsz, max(looker.stride for looker in lookers.values())
-    patterns = layers.split(",") if isinstance(layers, str) else layers
-    pairs = pair_rows(lookers, [pattern.strip() for pattern in patterns if pattern.strip()], size)
+    pairs = pair_rows({key: looker.layers(size) for key, looker in lookers.items()}, patterns)
     how = adapter.framing(judged.task, [looker.family for looker in lookers.values()])
 
     def prepared(picture: Picture) -> Looked:
@@ -94,11 +102,11 @@ def compare(
         Network(key, title_of(looker.file), looker.file, frozenset(map(str, looker.names.values())))
         for key, looker in lookers.items()
     )
-    exhibit = Exhibit(networks, tuple(rows), tuple(samples), title=_title(networks))
+    exhibit = Exhibit(networks, tuple(rows), tuple(samples), title=heading(networks))
     exhibit = replace(exhibit, numbers=figures(exhibit, untrained, seed))
     settings = {"imgsz": size, "teacher_imgsz": teacher_imgsz, "p": p, "conf": conf, "seed": seed, "task": judged.task}
     notes = tuple(_notes(exhibit, None if judged.task in UNBOXED else data or "", lookers, size))
-    return Comparison(exhibit, tuple(source.skipped), notes, _manifest(exhibit, source, settings, notes))
+    return Comparison(exhibit, tuple(source.skipped), notes, manifest_of(exhibit, source.skipped, settings, notes))
 
 
 def _notes(exhibit: Exhibit, data: str | None, lookers: Mapping[str, Any], size: int) -> Iterator[str]:
@@ -124,16 +132,21 @@ def _notes(exhibit: Exhibit, data: str | None, lookers: Mapping[str, Any], size:
             yield f"the {key} was trained at {trained} px and sees {seen} px here; {remedy} shows it what it knows"
 
 
-def title_of(file: str) -> str:
-    """What to call a network: its file's name, behind that of its run where the file is one of many called best.pt."""
-    path = Path(file).absolute()
-    return f"{path.parent.parent.name}/{path.name}" if path.parent.name == "weights" else path.name
+def _are_unets(files: Mapping[str, str]) -> bool:
+    """Raises InputError for U-Nets beside detectors."""
+    kinds = {key: is_unet(file) for key, file in files.items()}
+    if len(set(kinds.values())) > 1:
+        told = ", ".join(f"--{key} is a {'U-Net' if unet else 'detector'}" for key, unet in kinds.items())
+        raise InputError(f"U-Nets and detectors see different things and cannot be compared: {told}")
+    return any(kinds.values())
 
 
-def _check(files: Mapping[str, str], pictures: Any, numbers: Mapping[str, float | None]) -> None:
+def _check(files: Mapping[str, str], pictures: Any, numbers: Mapping[str, float | None], unets: bool) -> None:
     if not files:
         raise InputError("--student is missing: the trained network to look at; with --teacher the two are compared")
-    if BASELINE in files and len(files) < 3:
+    if unets and BASELINE in files and STUDENT not in files:
+        raise InputError("--baseline stands beside --student: name that too")
+    if not unets and BASELINE in files and len(files) < 3:
         raise InputError("--baseline is compared with --teacher, beside --student: name all three")
     if not pictures:
         raise InputError("--source is missing: a file, a folder, a pattern or a video; or --data for its split")
@@ -141,38 +154,5 @@ def _check(files: Mapping[str, str], pictures: Any, numbers: Mapping[str, float 
         value = numbers[name]
         if value is not None and not low <= value <= high:
             raise InputError(f"--{name} {value}: {wanted}")
-
-
-def _title(networks: Sequence[Network]) -> str:
-    """The students, and the teacher that they are held against."""
-    first, *others = (network.title for network in networks)
-    return f"{' and '.join(others)} against {first}" if others else first
-
-
-def _manifest(exhibit: Exhibit, source: Source, settings: Mapping[str, Any], notes: Sequence[str]) -> dict[str, Any]:
-    return {
-        "command": command_line(),
-        "versions": versions(),
-        **settings,
-        "networks": {n.key: {"file": n.file, "sha256": sha256(n.file)} for n in exhibit.networks},
-        "pairs": [
-            {
-                "name": row.name,
-                "kind": row.kind,
-                **{
-                    key: {
-                        "layer": side.layer,
-                        "grid": side.grid,
-                        "stride": side.lattice.stride,
-                        "offset": side.lattice.offset,
-                        "agreement": side.lattice.agreement,
-                    }
-                    for key, side in row.sides.items()
-                },
-            }
-            for row in exhibit.rows
-        ],
-        "images": {sample.name: sample.file for sample in exhibit.samples},
-        "skipped": dict(source.skipped),
-        "notes": list(notes),
-    }
+        if unets and value is not None and name in DETECTORS_ONLY:
+            raise InputError(f"--{name} is for detectors: a U-Net sees every image whole, at its own size")

@@ -12,9 +12,10 @@ from torch import Tensor
 
 from distill.attention.maps import AttentionMap, meet
 from distill.attention.measures import cosine, distance, effective_area, likeness
+from distill.attention.regions import correlation, focus_on
 from distill.jobs.seeing.intervals import MAP_FIGURES, NEARER, interval, nearer, silent_pairs, summarise
 from distill.jobs.seeing.object_figures import object_rows
-from distill.view.exhibit import BASELINE, STUDENT, Exhibit, Numbers, Row, Sample
+from distill.view.exhibit import BASELINE, STUDENT, TRUTH, Exhibit, Numbers, Row, Sample
 
 MAP_COLUMNS = ("image", "pair", "network", *MAP_FIGURES)
 STRANGERS = 8  # other images that a map is held against: their mean is steady, and the time stays linear in the images
@@ -35,11 +36,15 @@ def figures(
     - shuffled_distance, shuffled_cosine: to the teacher's maps of other images (a mean over up to `STRANGERS`);
     - flat_distance, flat_cosine: of a map that is everywhere alike to the teacher's (not for gates);
     - untrained_distance, untrained_cosine: of the untrained student to the teacher.
-    A single network has only its area.
+    - where the truth is a mask: foreground_energy, foreground_share, foreground_ratio: the part of the map's energy in
+      the foreground, the foreground's part of the image, and their ratio, 1 if the map ignores it;
+    - of gates: alpha_mean and alpha_std over the positions, alpha_r: the correlation with the foreground.
+    A single network has only its area and what follows it, and so has one whose layer the teacher lacks; a layer that
+    the network lacks has no row.
 
-    `objects`: see `object_figures`. `summary` and `silent`: see `intervals`; the teacher's area is in the summary
-    alone, on its own grid; `nearer` is the student's, where there is a baseline: by how much nearer to the teacher it
-    lies, paired by image; `silent` is about the student, `silent_baseline` about the baseline.
+    `objects`: see `object_figures`. `summary` and `silent`: see `intervals`; the teacher's own figures, its area on its
+    own grid among them, are in the summary alone; `nearer` is the student's, where there is a baseline: by how much
+    nearer to the teacher it lies, paired by image; `silent` is about the student, `silent_baseline` about the baseline.
     """
     reference = exhibit.reference
     maps = tuple(_map_rows(exhibit, untrained or {}, seed))
@@ -64,9 +69,11 @@ def _map_rows(exhibit: Exhibit, untrained: Mapping[str, Mapping[str, np.ndarray]
         for row in exhibit.rows:
             initial = untrained.get(sample.name, {}).get(row.name)
             for network in exhibit.others:
+                if network.key not in row.sides:
+                    continue
                 mine = _attention(sample, row, network.key)
                 found = {"area": effective_area(mine)}
-                if exhibit.reference is not None:
+                if exhibit.reference is not None and exhibit.reference.key in row.sides:
                     theirs = _attention(sample, row, exhibit.reference.key)
                     found = _likeness(mine, theirs)
                     if strangers:
@@ -81,10 +88,24 @@ def _map_rows(exhibit: Exhibit, untrained: Mapping[str, Mapping[str, np.ndarray]
 
 
 def _areas(exhibit: Exhibit, key: str) -> Iterator[dict]:
-    """Rows of maps for one network, with its area alone."""
+    """Rows of maps for one network, with what it has without another."""
     for sample in exhibit.samples:
-        for row in exhibit.rows:
+        for row in (row for row in exhibit.rows if key in row.sides):
             yield _map_row(sample, row, key, {"area": effective_area(_attention(sample, row, key))})
+
+
+def _own(sample: Sample, row: Row, key: str) -> dict[str, float | None]:
+    """Where one network's map lies: on the foreground of the truth, if it is known; of a gate also its coefficients."""
+    values, lattice = sample.maps[row.name][key], sample.lattice(row, key)
+    truth = sample.masks.get(TRUTH)
+    found: dict[str, float | None] = {}
+    if truth is not None:
+        on = focus_on(values, lattice, truth > 0)
+        found |= {"foreground_energy": on.energy, "foreground_share": on.share, "foreground_ratio": on.ratio}
+    if row.kind == "gate":
+        found |= {"alpha_mean": float(values.mean()), "alpha_std": float(values.std())}
+        found["alpha_r"] = None if truth is None else correlation(values, lattice, truth > 0)
+    return found
 
 
 def _likeness(mine: AttentionMap, theirs: AttentionMap) -> dict[str, Tensor]:
@@ -103,7 +124,8 @@ def _control(name: str, mine: AttentionMap, theirs: Sequence[AttentionMap], size
 
 def _map_row(sample: Sample, row: Row, key: str, found: Mapping[str, Tensor]) -> dict[str, Any]:
     head = {"image": sample.name, "pair": row.name, "network": key}
-    return dict.fromkeys(MAP_COLUMNS) | head | {figure: _plain(value) for figure, value in found.items()}
+    figures = {figure: _plain(value) for figure, value in found.items()}
+    return dict.fromkeys(MAP_COLUMNS) | head | figures | _own(sample, row, key)
 
 
 def _attention(sample: Sample, row: Row, key: str) -> AttentionMap:

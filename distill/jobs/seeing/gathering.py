@@ -37,12 +37,11 @@ class Looked:
 Paired = Sequence[tuple[Pair, Mapping[str, LayerInfo]]]  # each pair, and its layer in each network
 
 
-def pair_rows(lookers: Mapping[str, Any], patterns: Sequence[str], imgsz: int) -> Paired:
-    """Each pair with every network's layer. Raises InputError for what cannot be paired.
+def pair_rows(layers: Mapping[str, Sequence[LayerInfo]], patterns: Sequence[str]) -> Paired:
+    """Each pair with every network's layer, of the `layers` by network. Raises InputError for what cannot be paired.
 
     A baseline is paired with the teacher like the student. A network alone is paired with itself.
     """
-    layers = {key: looker.layers(imgsz) for key, looker in lookers.items()}
     reference = layers.get(TEACHER) or layers[STUDENT]
     first = layers.get(STUDENT) or reference
     pairs = pair_layers(first, reference, patterns)

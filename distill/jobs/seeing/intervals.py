@@ -18,9 +18,11 @@ RESAMPLES = 1000
 LEAST_IMAGES = 4  # fewer say nothing against a pair: 3 images have only 10 resamples that differ
 FALSE_ALARM = "false alarm"
 
+OF_MASKS = ("foreground_energy", "foreground_share", "foreground_ratio", "alpha_mean", "alpha_std", "alpha_r")
 MAP_FIGURES = (
     *("distance", "cosine", "spearman", "overlap", "area", "reference_area"),
     *("shuffled_distance", "shuffled_cosine", "flat_distance", "flat_cosine", "untrained_distance", "untrained_cosine"),
+    *OF_MASKS,
 )
 NEARER = "nearer"  # than the baseline, by so much
 BOX_FIGURES = {  # what the summary calls a column of objects

@@ -12,6 +12,7 @@ from typing import Any
 from distill.jobs.seeing.figures import MAP_COLUMNS
 from distill.jobs.seeing.intervals import NEARER, nearer
 from distill.jobs.seeing.object_figures import OBJECT_COLUMNS
+from distill.jobs.seeing.worth import ALL, GATE_COLUMNS, NONE
 from distill.records import write_whole
 from distill.text import aligned
 from distill.view.exhibit import BASELINE, STUDENT, TEACHER, Interval, Numbers
@@ -25,11 +26,14 @@ SHOWN = {  # the terminal's columns after the interval
     "untrained_distance": "untrained",
     "cosine": "cosine",
     "box_ratio": "box ratio",
+    "foreground_ratio": "foreground ratio",
+    "alpha_mean": "alpha",
+    "alpha_r": "alpha's r",
 }
 
 
 def write_tables(numbers: Numbers, folder: Path) -> None:
-    """metrics.csv (a row per image, pair and network), objects.csv and summary.csv in `folder`.
+    """metrics.csv (a row per image, pair and network), objects.csv, summary.csv and, of gates, gates.csv in `folder`.
 
     UTF-8; numbers with six significant digits; an empty cell for a figure that does not exist. Names of classes and
     files are strangers' words: one that begins with = + - or @ gets an apostrophe in front, so that no spreadsheet
@@ -37,6 +41,9 @@ def write_tables(numbers: Numbers, folder: Path) -> None:
     """
     write_whole(folder / "metrics.csv", _csv(MAP_COLUMNS, numbers.maps))
     write_whole(folder / "objects.csv", _csv(OBJECT_COLUMNS, numbers.objects))
+    if numbers.gates:
+        classes = dict.fromkeys(column for row in numbers.gates for column in row if column not in GATE_COLUMNS)
+        write_whole(folder / "gates.csv", _csv((*GATE_COLUMNS, *classes), numbers.gates))
     summary = (
         {"pair": pair, "network": network, "figure": figure, **vars(found)}
         for pair, networks in numbers.summary.items()
@@ -56,7 +63,7 @@ def lines(numbers: Numbers) -> str:
         (pair, network, *_cells(found, networks[TEACHER] if TEACHER in networks and network != TEACHER else {}))
         for pair, networks in numbers.summary.items()
         for network, found in networks.items()
-        if network != TEACHER or len(networks) == 1
+        if found and (network != TEACHER or len(networks) == 1)
     ]
     head = ("pair", "network", "area", "distance", "95 % interval", *SHOWN.values(), "teacher's")
     table = [column for column in zip(head, *rows, strict=True) if any(column[1:])]
@@ -65,6 +72,26 @@ def lines(numbers: Numbers) -> str:
     silent = [fill(line, WIDTH, subsequent_indent="  ") for line in silent]
     gained = _gained(numbers)
     return "\n".join([aligned(list(zip(*table, strict=True))), *gained, *silent] if rows else silent)
+
+
+def gate_lines(numbers: Numbers) -> Iterator[str]:
+    """What each gate is worth, for a terminal; nothing where there are no gates."""
+    if not numbers.gates:
+        return
+    head = ("network", "alpha = 1 in", "Dice", "change", "95 % interval", "alpha", "its std", "its r")
+    rows = [
+        (
+            row["network"],
+            {NONE: "no gate", ALL: "all gates"}.get(row["opened"], row["opened"]),
+            "" if row["dice"] is None else f"{row['dice']:.4f}",
+            "" if row["change"] is None else f"{row['change']:+.4f}",
+            "" if row["low"] is None else f"{row['low']:+.4f} to {row['high']:+.4f}",
+            *("" if row[column] is None else f"{row[column]:.3f}" for column in ("alpha_mean", "alpha_std", "alpha_r")),
+        )
+        for row in numbers.gates
+    ]
+    yield f"what each gate is worth: Dice over {numbers.gates[0]['n']} images, with its coefficients alpha set to 1"
+    yield aligned([head, *rows])
 
 
 def _gained(numbers: Numbers) -> Iterator[str]:

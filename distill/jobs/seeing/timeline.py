@@ -1,11 +1,9 @@
-"""How a student's attention moved towards the teacher's: what `--heatmaps` kept, drawn once a run is over."""
+"""How attention moved over a training run: what `--heatmaps` kept, drawn once the run is over."""
 
 from __future__ import annotations
 
 import os
-import sys
 import tempfile
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,13 +13,15 @@ import numpy as np
 
 from distill.attention.geometry import Frame, Lattice
 from distill.errors import InputError
-from distill.jobs.seeing.comparing import title_of
+from distill.jobs.course import draw_course, of_unet
 from distill.jobs.seeing.figures import figures
+from distill.jobs.seeing.kept import Arrays, count, moments
+from distill.jobs.seeing.manifest import title_of
+from distill.jobs.seeing.unet_timeline import unet_exhibits, write_alpha_courses
 from distill.loading import ultralytics_adapter
 from distill.pictures.source import Picture, Source
 from distill.progress import progress
-from distill.records import HEATMAPS, MANIFEST, read_manifest, read_settings
-from distill.text import one_line
+from distill.records import HEATMAPS, MANIFEST, TABLE, read_manifest, read_settings
 from distill.view.exhibit import STUDENT, TEACHER, Exhibit, Network, Row, Sample, Side
 
 REPORT, FILM, CURVES = "report.html", "timeline.gif", "curves.png"
@@ -30,19 +30,32 @@ REPORT, FILM, CURVES = "report.html", "timeline.gif", "curves.png"
 def draw_timeline(run: str | Path, trust: bool = False) -> list[Path]:
     """Draw the maps that a run with `--heatmaps` kept, one scale for all epochs; returns the files.
 
-    They lie beside the maps: a page with a slider over the epochs, an animation, and curves of distance and of energy
-    in the labelled boxes. Raises InputError for a folder that holds no such maps, or whose images are gone.
+    They lie beside the maps: a page with a slider over the epochs, an animation, curves of the figures; and for the
+    gates of a U-Net on volumes NIfTI whose fourth axis is the epoch. Of every U-Net the run's own `curves.png` is
+    drawn too, and only this where no maps were kept. Raises InputError for a folder that holds nothing to draw, or
+    whose images are gone.
     """
+    folder = Path(run)
+    unet = of_unet(folder)
+    drawn = [draw_course(folder)] if unet and (folder / TABLE).is_file() else []
+    if drawn and not (folder / HEATMAPS).is_dir():
+        return drawn
+    return [*drawn, *_draw(folder, trust, unet)]
+
+
+def _draw(run: Path, trust: bool, unet: bool) -> list[Path]:
     from distill.view.curves import save_curves
     from distill.view.film import save_film
     from distill.view.report.page import save_page
 
-    kept = Path(run) / HEATMAPS
-    exhibits, epochs = read_timeline(Path(run), trust)
+    kept = run / HEATMAPS
+    exhibits, epochs = read_timeline(run, trust)
     with tempfile.TemporaryDirectory(prefix=".drawing.", dir=kept) as staging:  # what was there stays until all is new
         save_page(exhibits, Path(staging) / REPORT, epochs)
         save_film(exhibits, epochs, Path(staging) / FILM)
         save_curves(exhibits, epochs, Path(staging) / CURVES)
+        if unet:
+            write_alpha_courses(run, Path(staging))
         files = [kept / file.name for file in sorted(Path(staging).iterdir())]
         for file in files:
             os.replace(Path(staging) / file.name, file)
@@ -50,12 +63,21 @@ def draw_timeline(run: str | Path, trust: bool = False) -> list[Path]:
 
 
 def read_timeline(run: Path, trust: bool = False) -> tuple[list[Exhibit], list[int]]:
-    """An exhibit for each epoch whose maps were kept, and these epochs; cells lie where the last one has them.
+    """An exhibit for each epoch whose maps were kept, and these epochs.
 
     An epoch whose maps are not finite, as those of a student that diverged, is left out and named on standard error.
     """
+    kept = moments(run)
     manifest = read_manifest(run)
-    moments = _moments(run)
+    if of_unet(run):
+        return unet_exhibits(run, manifest, float(read_settings(run)["p"]), progress(kept, "epochs", count(run)))
+    return _of_detector(run, manifest, dict(kept), trust)
+
+
+def _of_detector(
+    run: Path, manifest: Mapping[str, Any], moments: Mapping[int, Arrays], trust: bool
+) -> tuple[list[Exhibit], list[int]]:
+    """Cells lie where the last epoch has them."""
     if not manifest:
         raise InputError(f"{run}: it holds no {MANIFEST}: not a run folder of distill")
     last = moments[max(moments)]
@@ -72,28 +94,6 @@ def read_timeline(run: Path, trust: bool = False) -> tuple[list[Exhibit], list[i
         exhibit = Exhibit(networks, rows, samples, title=f"training run {run.absolute().name}")
         exhibits.append(replace(exhibit, numbers=figures(exhibit)))
     return exhibits, list(moments)
-
-
-def _moments(run: Path) -> dict[int, dict[str, np.ndarray]]:
-    """What was kept, by epoch."""
-    files = sorted((run / HEATMAPS).glob("epoch*.npz"))
-    if not files:
-        raise InputError(f"{run}: it holds no {HEATMAPS}/epoch*.npz; train with --heatmaps 10, or 1,3,10")
-    moments = {}
-    for file in files:
-        try:
-            with np.load(file) as arrays:  # without pickles
-                found = dict(arrays)
-            epoch = int(file.stem.removeprefix("epoch"))
-        except (OSError, ValueError, zipfile.BadZipFile) as error:
-            raise InputError(f"{file}: not readable as maps ({one_line(error)}): delete it") from error
-        if all(np.isfinite(values).all() for values in found.values() if values.dtype.kind == "f"):
-            moments[epoch] = found
-        else:
-            print(f"distill: epoch {epoch} is left out of the timeline: its maps are not finite", file=sys.stderr)
-    if not moments:
-        raise InputError(f"{run}: none of its {HEATMAPS} are finite: the student diverged from the start")
-    return moments
 
 
 def _files(manifest: Mapping[str, Any]) -> dict[str, str]:

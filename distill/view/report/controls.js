@@ -27,6 +27,13 @@ function showTheme(dark) {
   fill(byId("theme"), dark ? "Light" : "Dark", el("span", { class: "hidden" }, " colours"));
 }
 
+/** Masks have outlines where boxes have sides. */
+function nameOutlines() {
+  byId("more").querySelector("summary").textContent = "Opacity and outlines";
+  byId("boxes").querySelector("legend").textContent = "Outlines";
+  byId("labels").nextSibling.textContent = " Truth";
+}
+
 function addControls() {
   const on = (id, event, action) => byId(id).addEventListener(event, action);
   choice("layer", report.rows.map(({ name }) => [name, name]), (layer) => change({ layer }));
@@ -38,6 +45,7 @@ function addControls() {
   byId("labels").parentElement.hidden = !report.images.some((one) => one.labelled);
   byId("predictions").parentElement.hidden = !report.predicted;
   byId("boxes").hidden = [...byId("boxes").querySelectorAll("label")].every((one) => one.hidden);
+  if (report.classes.length) nameOutlines();
   byId("epoch").max = Math.max(0, report.epochs.length - 1);
   on("pick", "change", (event) => change({ image: Number(event.target.value), highlight: null }));
   on("mode", "change", (event) => change({ mode: event.target.value }));

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from distill.attention.geometry import Lattice
+from distill.view.boxes import styles
 from distill.view.canvas import DIM
-from distill.view.exhibit import Exhibit, Interval, Row, Sample
-from distill.view.report.encode import SMALL, crop, half, picture, thing
+from distill.view.exhibit import TRUTH, Exhibit, Interval, Row, Sample
+from distill.view.report.encode import SMALL, crop, half, mask, picture, thing
 from distill.view.report.missed import missed, objects_of
 from distill.view.scale import MODES, TITLES, Mode, RowScale, Scale, difference, lut, relative, scales
 
@@ -36,12 +37,14 @@ def overview(exhibits: Sequence[Exhibit], epochs: Sequence[int], all_scales: Sca
             {
                 "name": s.name,
                 "file": PureWindowsPath(s.file).name,  # both kinds of slashes separate
-                "labelled": s.labels is not None,
+                "labelled": s.labels is not None or TRUTH in s.masks,
+                "figured": s.figured,
                 "thumbnail": picture(s.picture, SMALL),
             }
             for s in first.samples
         ],
-        "predicted": any(found for e in exhibits for s in e.samples for found in s.predictions.values()),
+        "predicted": any(found for e in exhibits for s in e.samples for found in _predicted(s)),
+        "classes": _classes(first),
         "figures": [_figures(exhibit) for exhibit in exhibits],
     }
 
@@ -57,6 +60,8 @@ def image(exhibits: Sequence[Exhibit], index: int) -> dict[str, Any]:
         "picture": picture(sample.picture),
         "frame": {"picture": frame.picture, "input": frame.input, "scale": frame.scale, "shift": frame.shift},
         "labels": None if sample.labels is None else [thing(label) for label in sample.labels],
+        "truth": mask(sample.masks[TRUTH], len(exhibits[0].classes)) if TRUTH in sample.masks else None,
+        "lattices": {row: {key: _lattice(one) for key, one in sides.items()} for row, sides in sample.lattices.items()},
         "epochs": [
             _epoch(exhibit, exhibit.samples[index], later=number > 0) for number, exhibit in enumerate(exhibits)
         ],
@@ -81,7 +86,7 @@ def _row(row: Row, all_scales: Scales) -> dict[str, Any]:
         }
         for mode in MODES
     }
-    return {"name": row.name, "kind": row.kind, "p": row.p, "sides": sides, "modes": modes}
+    return {"name": row.name, "about": row.about, "kind": row.kind, "p": row.p, "sides": sides, "modes": modes}
 
 
 def _scale(scale: Scale | None) -> dict[str, Any] | None:
@@ -119,6 +124,7 @@ def _figures(exhibit: Exhibit) -> dict[str, Any]:
         "silent": dict(numbers.silent),
         "silentBaseline": dict(numbers.silent_baseline),
         "order": _order(exhibit),
+        "gates": list(numbers.gates),
         "missed": [
             {**entry, "crop": crop(exhibit.samples[entry["image"]].picture, entry["box"])} for entry in missed(exhibit)
         ],
@@ -137,7 +143,7 @@ def _order(exhibit: Exhibit) -> list[dict[str, Any]]:
         distance = row.get("distance")
         if row["network"] == key and row["pair"] not in numbers.silent and distance is not None:
             found.setdefault(row["image"], []).append(distance)
-    means = [(index, found.get(sample.name)) for index, sample in enumerate(exhibit.samples)]
+    means = [(index, found.get(sample.figured)) for index, sample in enumerate(exhibit.samples)]
     entries = [{"image": index, "distance": float(np.mean(d)) if d else None} for index, d in means]
     return sorted(entries, key=lambda entry: (entry["distance"] is None, -(entry["distance"] or 0.0)))
 
@@ -150,18 +156,34 @@ def _epoch(exhibit: Exhibit, sample: Sample, later: bool) -> dict[str, Any]:
         for row in exhibit.rows
     }
     differences = {
-        row.name: {other.key: _differences(row, sample, other.key, reference) for other in exhibit.others}
+        row.name: {
+            other.key: _differences(row, sample, other.key, reference)
+            for other in exhibit.others
+            if other.key in row.sides
+        }
         for row in exhibit.rows
-        if reference
+        if reference and reference in row.sides
     }
     return {
         "maps": maps,
         "differences": differences,
         "predictions": {key: [thing(item) for item in found] for key, found in sample.predictions.items()},
+        "masks": {key: mask(found, len(exhibit.classes)) for key, found in sample.masks.items() if key != TRUTH},
         "verdicts": dict(sample.verdicts),
-        "figures": [row for row in exhibit.numbers.maps if row["image"] == sample.name],
+        "dice": sample.dice,
+        "figures": [row for row in exhibit.numbers.maps if row["image"] == sample.figured],
         "objects": objects_of(exhibit, sample),
     }
+
+
+def _predicted(sample: Sample) -> list[Any]:
+    return [*sample.predictions.values(), *([True] for key in sample.masks if key != TRUTH)]
+
+
+def _classes(exhibit: Exhibit) -> list[dict[str, Any]]:
+    """The classes of masks by number, with their colours; the background has none."""
+    look = styles(exhibit)
+    return [{"name": name, "colour": look[name][0] if name in look else None} for name in exhibit.classes]
 
 
 def _map(row: Row, values: np.ndarray) -> dict[str, Any]:

@@ -49,6 +49,20 @@ def crop(image: np.ndarray, box: tuple[float, ...], least: int = 48) -> str:
     return picture(np.asarray(part), SMALL)
 
 
+def mask(labels: np.ndarray, classes: int) -> str:
+    """Class numbers (h, w) as a data URI of a grey PNG: each number times as much as lets the last one fit into a byte.
+
+    At most `LONGEST` pixels on the longer side, as its picture has.
+    """
+    step = 255 // max(1, classes - 1)
+    drawn = Image.fromarray((labels * step).astype(np.uint8))
+    factor = min(1.0, LONGEST / max(drawn.size))
+    width, height = (max(1, round(side * factor)) for side in drawn.size)
+    buffer = io.BytesIO()
+    drawn.resize((width, height), Image.Resampling.NEAREST).save(buffer, "PNG", optimize=True)
+    return f"data:image/png;base64,{_text(buffer.getvalue())}"
+
+
 def half(values: np.ndarray) -> dict[str, Any]:
     """A map (h, w) as float16: its `shape`, base64 `data` (little-endian, row by row) and the `factor` to multiply by.
 

@@ -1,18 +1,26 @@
 // The overview: what the figures say, which images to look at, which objects were missed.
 
+const LEVELS = " Layers are named by level, 1 is the finest: E is the encoder's output, which is the skip connection; G the "
+  + "gate on it; X what the gate lets through to the decoder; D the decoder's output.";
+
 function drawHead() {
   byId("title").textContent = report.title || "Attention maps";
   const names = report.networks.map((one) => `${roleOf(one.key)}: ${one.title}`).join(" · ");
-  byId("subject").textContent = `${names} · ${plural(report.images.length, "image")}`;
+  const cases = new Set(report.images.map((one) => one.figured)).size;
+  const shown = plural(report.images.length, cases < report.images.length ? "plane" : "image");
+  byId("subject").textContent = `${names} · ${shown}${cases < report.images.length ? ` of ${plural(cases, "volume")}` : ""}`;
   const gates = report.rows.every((row) => row.kind === "gate");
+  const some = report.rows.some((row) => row.kind === "gate");
   const map = gates ? "where a layer looks: for each position, the coefficient between 0 and 1 of its attention gate"
-    : "where a layer responds: for each position, the sum over channels of |feature| to the power p";
+    : "where a layer responds: for each position, the sum over channels of |feature| to the power p"
+      + (some ? "; that of a gate (G) has its coefficients, between 0 and 1" : "");
   const distance = gates ? "the norm of their difference: 0 where they are the same"
     : "the norm of their difference, each brought to norm 1 before: 0 where they are the same up to a factor, 1.41 "
       + "where they share nothing";
   byId("what").textContent = `A map shows ${map}. ` + (report.reference
     ? `The distance between two maps is ${distance}.`
-    : "With a single network there is nothing to compare with, so there are no distances and no differences.");
+    : "Without a teacher there is nothing to compare with, so there are no distances and no differences.")
+    + (report.classes.length ? LEVELS : "");
   fill(byId("scales"), "Colours: ", ...report.modes.flatMap((mode, i) => {
     const [name, ...rest] = mode.title.split(":");
     return [i ? "; " : "", el("strong", {}, name), `:${rest.join(":").replaceAll(";", ",")}`];
@@ -26,11 +34,35 @@ function drawOverview() {
   byId("distances").hidden = !report.reference;
   if (pairs.length && report.reference) drawDistances(pairs, found);
   if (pairs.length) drawTables(pairs, found);
+  drawGates(found);
   drawGallery(found);
   drawMissed(found);
 }
 
-function drawDistances(pairs, found) {
+const OPENED = { none: "as it is", all: "all gates" };
+
+/** What each gate is worth; nothing where there are none. */
+function drawGates({ gates }) {
+  byId("gates-section").hidden = !gates.length;
+  if (!gates.length) return;
+  byId("gates-lead").textContent = `Dice, the mean over classes and ${plural(gates[0].n, "image")}, as it is and with `
+    + "the coefficients alpha of one gate set to 1 throughout, so that all of the skip passes. A drop says how much this "
+    + "network relies on the gate; it does not say how a network would do that was trained without it. r is alpha's "
+    + "correlation with the foreground: 0 for a gate that knows nothing of it.";
+  const rows = gates.map((row) => ({ cells: [roleOf(row.network), OPENED[row.opened] ?? row.opened, missing(row.dice) ? "–" : row.dice.toFixed(4),
+    row.change === null ? "" : interval4(row), fixed(row.alpha_mean), fixed(row.alpha_std), fixed(row.alpha_r)] }));
+  fillTable(byId("gates"), ["Network", "Alpha set to 1 in", "Dice", "Change [95 % interval]", "Alpha, mean",
+    "Its std over places", "Its r"], rows);
+}
+
+/** A change of the Dice with four decimals and its interval. */
+function interval4({ change: mean, low, high }) {
+  const text = (value) => `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(4)}`;
+  return missing(low) ? text(mean) : `${text(mean)} [${text(low)}, ${text(high)}]`;
+}
+
+function drawDistances(all, found) {
+  const pairs = all.filter(({ name }) => others.some(({ key }) => found.summary[name][key]?.distance));
   byId("chart-lead").textContent = chartText(found.summary);
   drawChart(byId("chart"), found, pairs);
   const told = (reasons, of) => pairs.filter(({ name }) => name in reasons)
@@ -43,23 +75,29 @@ const NEAR = { Distance: "distance", "Nearer than the baseline by": "nearer", "D
   "flat_distance", "Distance, other images": "shuffled_distance", Cosine: "cosine", "Cosine, other images": "shuffled_cosine", Spearman: "spearman" };
 const WHERE = { "Overlap of the top": "overlap", "Effective area": "area", "Effective area, teacher": "reference_area",
   "Box ratio": "box_ratio", "Box ratio, teacher": "teacher_box_ratio", Pointing: "pointing",
-  "Pointing by chance": "pointing_chance" };
+  "Pointing by chance": "pointing_chance", "Foreground ratio": "foreground_ratio",
+  "Foreground ratio, teacher": "teacher_foreground_ratio", "Alpha, mean": "alpha_mean", "Alpha, std": "alpha_std",
+  "Alpha, r": "alpha_r" };
 const MEANING = {
   area: "Effective area: the share of the grid over which the attention spreads; 1 is everywhere alike.",
   box_ratio: "Box ratio: the share of the attention inside the objects' boxes over the boxes' share of the picture; "
     + "1 is no more than anywhere else.",
+  foreground_ratio: "Foreground ratio: the share of the attention on the labelled foreground over the foreground's "
+    + "share of the image; 1 is no more than anywhere else.",
+  alpha_r: "Alpha, r: a gate's correlation with the foreground; 0 is none.",
   pointing: "Pointing: how often the strongest place around an object is on it." };
 
 const both = (mine, theirs) => (theirs === undefined || mine === theirs ? mine : `${mine}, ${theirs}`);
 
 function drawTables(pairs, { summary, silent }) {
-  const lines = pairs.flatMap((row) => others.filter((one) => summary[row.name][one.key]).map((one) => {
+  const lines = pairs.flatMap((row) => others.filter((one) => row.sides[one.key] && summary[row.name][one.key]).map((one) => {
     const [mine, theirs] = [row.sides[one.key], row.sides[report.reference]];
     const teacher = summary[row.name][report.reference] ?? {};
     return {
       head: [row.name in silent ? `${row.name} (tells nothing)` : row.name, roleOf(one.key)],
       layers: [both(mine.layer, theirs?.layer), both(mine.grid.join("×"), theirs?.grid.join("×"))],
-      figures: { ...summary[row.name][one.key], teacher_box_ratio: teacher.box_ratio },
+      figures: { ...summary[row.name][one.key], teacher_box_ratio: teacher.box_ratio,
+        teacher_foreground_ratio: teacher.foreground_ratio },
     };
   }));
   const layers = report.reference ? ["Layers, its own and the teacher's", "Grids"] : ["Name", "Grid"];
@@ -73,7 +111,8 @@ function drawMeans(id, names, lines, layers) {
   const shown = Object.entries(names).filter(([, figure]) => lines.some(({ figures }) => figures[figure]));
   byId(id).parentElement.hidden = !shown.length;
   const heads = [report.reference ? "Pair" : "Layer", "Network", ...layers, ...shown.map(([head]) => head)];
-  fillTable(byId(id), heads, lines.map(({ head, layers: cells, figures }) => (
+  const told = lines.filter(({ figures }) => shown.some(([, figure]) => figures[figure]));
+  fillTable(byId(id), heads, told.map(({ head, layers: cells, figures }) => (
     { cells: [...head, ...(layers.length ? cells : []), ...shown.map(([, figure]) => interval(figures[figure]))] })));
   return shown.map(([, figure]) => figure);
 }

@@ -17,7 +17,7 @@ from distill.view.report.encode import dumps
 
 SCRIPTS = tuple(
     f"{name}.js"
-    for name in ("base", "maps", "chart", "trend", "overview", "boxes", "panels", "viewer", "controls", "page")
+    for name in ("base", "maps", "chart", "trend", "overview", "boxes", "masks", "panels", "viewer", "controls", "page")
 )
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
 

@@ -32,18 +32,19 @@ function content(panel) {
   const row = rowOf(state.layer);
   const mode = row.modes[state.mode];
   if (panel.difference) {
-    const found = block.epochs[state.epoch].differences[row.name][panel.key];
+    const found = block.epochs[state.epoch].differences[row.name]?.[panel.key];
+    if (!found) return { note: "No difference: one of the two has no such layer." };
     if (!mode.difference) return { note: "No difference on this scale: its maps are not comparable." };
     const map = found[state.mode] ?? found.shared;
     return { map, lattice: map.lattice, unit: 1, scale: mode.difference };
   }
   if (!panel.key) return {};
   const map = (block.epochs[state.epoch].maps[row.name] ?? {})[panel.key] ?? block.epochs[0].maps[row.name][panel.key];
-  if (!map) return { note: "This network has no map here." };
+  if (!map) return { note: row.kind === "gate" ? "This network has no gate here." : "This network has no such layer." };
   const unit = state.mode === "shared" && row.kind === "energy" ? map.unit : 1;
   const scale = mode.maps ?? map.own;
   if ([unit, scale.low, scale.high].some(missing)) return { note: "This map has values that are not finite." };
-  return { map, unit, scale, lattice: row.sides[panel.key].lattice };
+  return { map, unit, scale, lattice: block.lattices[row.name]?.[panel.key] ?? row.sides[panel.key].lattice };
 }
 
 /** A value in the units of its scale, and the value as it is. */
@@ -76,6 +77,7 @@ function drawPanel(canvas) {
   }
   const pen = { context, scale: columns / width, ratio, width: columns, height: rows };
   drawBoxes(pen, block, panel);
+  drawMasks(pen, block, panel);
   if (state.point) drawCross(pen, state.point);
 }
 

@@ -4,8 +4,10 @@ function drawImageView() {
   const block = opened(state.image);
   const { name, file } = report.images[state.image];
   const [height, width] = block.frame.picture;
-  byId("image-title").textContent = `${name}, ${state.layer}`;
-  const labelled = block.labels === null ? "no labels" : plural(block.labels.length, "labelled object");
+  const { about } = rowOf(state.layer);
+  byId("image-title").textContent = `${name}, ${state.layer}${about ? `: ${about}` : ""}`;
+  const labelled = report.classes.length ? `truth ${block.truth ? "known" : "not known"}`
+    : block.labels === null ? "no labels" : plural(block.labels.length, "labelled object");
   byId("image-lead").textContent =
     `Image ${state.image + 1} of ${report.images.length} · ${file} · ${width} × ${height} pixels · ${labelled}`;
   const panels = panelsOf(state.show);
@@ -17,6 +19,7 @@ function drawImageView() {
     + "focused picture the arrow keys move a cross-hair (with Shift, ten times as far) and Escape takes it away.";
   drawPanels();
   drawReadout();
+  drawClasses(block);
   drawOwnFigures(block);
 }
 
@@ -45,11 +48,12 @@ function panelLead(panel) {
   if (!panel.key) return "without a map";
   const shown = content(panel);
   const side = rowOf(state.layer).sides[panel.key];
+  const verdict = opened(state.image).epochs[state.epoch].verdicts[panel.key];
+  if (!side) return panel.difference ? "" : verdict ?? "";
   const grid = (shown.map ? shown.map.shape : side.grid).join(" × ");
   if (panel.difference) return shown.map ? `${grid} cells, as the loss compares them` : "";
-  const verdict = opened(state.image).epochs[state.epoch].verdicts[panel.key];
   const layer = `${side.layer} (${side.type}, ${plural(side.channels, "channel")}), ${grid} cells`;
-  return verdict ? `${layer}. Says: ${verdict}` : layer;
+  return verdict ? `${layer}. ${report.classes.length ? "" : "Says: "}${verdict}` : layer;
 }
 
 function scaleOf(panel, shown) {
@@ -99,7 +103,7 @@ function drawReadout() {
     }
   }
   byId("readout").textContent = point
-    ? [valuesText(point), insideText(point), predictedText(point)].filter(Boolean).join(" ")
+    ? [valuesText(point), insideText(point), predictedText(point), masksText(point)].filter(Boolean).join(" ")
     : "Point at a picture to read the values of all networks there.";
 }
 
@@ -140,7 +144,9 @@ function predictedText({ x, y }) {
 
 const OWN = { distance: "Distance", untrained_distance: "Distance, untrained", shuffled_distance:
   "Distance, other images", cosine: "Cosine", spearman: "Spearman", overlap: "Overlap of the top", area:
-  "Effective area", reference_area: "Effective area, teacher" };
+  "Effective area", reference_area: "Effective area, teacher", foreground_energy: "Energy in foreground",
+  foreground_share: "Its share of area", foreground_ratio: "Their ratio", alpha_mean: "Alpha", alpha_std: "Its std",
+  alpha_r: "Its r with foreground" };
 
 function drawOwnFigures(block) {
   const rows = block.epochs[state.epoch].figures;

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from distill.attention.geometry import Lattice, resample
+from distill.view.boxes import Area
 from distill.view.canvas import GREY, MONO, WARNING, Page, blend, number
-from distill.view.exhibit import Exhibit, Network, Row, Sample
+from distill.view.exhibit import TRUTH, Exhibit, Network, Row, Sample
+from distill.view.outlines import draw_masks
 from distill.view.scale import RowScale, Scale, difference
 from distill.view.sheet.layout import CAPTION, FIGURES, LINE, MARGIN, TITLE, Layout
 from distill.view.sheet.table import lines
@@ -39,12 +41,14 @@ class Band:
         if reference := self.exhibit.reference:
             for column, network in enumerate(self.exhibit.others, len(networks)):
                 self._difference(column, network, reference)
-        elif networks:
+        elif len(networks) == 1:
             self._alone(1, networks[0])
         self._figures()
 
     def _title(self) -> None:
         end = self.page.text(MARGIN, self.top, self.row.name, 11, 200, weight="bold")
+        if self.row.about:
+            end = self.page.text(end + 10, self.top + 1, self.row.about, 10)
         kind = f"energy, p = {self.row.p:g}" if self.row.kind == "energy" else "gate coefficients, 0 to 1 in every mode"
         end = self.page.text(end + 10, self.top + 2, kind, 9, color=GREY)
         if why := self.exhibit.numbers.silent.get(self.row.name):
@@ -53,40 +57,58 @@ class Band:
             self.page.text(end + 18, self.top + 2, words, 9, room, color=WARNING, weight="bold")
 
     def _map(self, column: int, network: Network) -> None:
+        if network.key not in self.row.sides:
+            self._caption(column, network.key, "")
+            self._nothing(column, f"it has no {self.row.name}")
+            return
+        side = self.row.sides[network.key]
+        self._caption(column, f"{network.key}: {side.layer} {side.type}", self._facts(network))
+        scale = self._laid(column, network)
+        first = next(n for n, other in enumerate(self.exhibit.networks) if other.key in self.row.sides)
+        if column == first or not scale.comparable:
+            self._bar(column, scale)
+
+    def _facts(self, network: Network) -> str:
         side, values = self.row.sides[network.key], self._values(network)
+        stride = "×".join(dict.fromkeys(f"{one:.4g}" for one in side.lattice.stride))
+        channels = f"{side.channels} channel{'' if side.channels == 1 else 's'}"
+        return f"{channels}, {values.shape[0]}×{values.shape[1]} cells, stride {stride}"
+
+    def _laid(self, column: int, network: Network) -> Scale:
+        """The network's map on the picture; the scale that it is drawn in."""
+        values = self._values(network)
         shown = self.scale.shown(values)
         scale = self.scale.of(shown)
-        stride = "×".join(dict.fromkeys(f"{one:.4g}" for one in side.lattice.stride))
-        facts = f"{side.channels} channels, {values.shape[0]}×{values.shape[1]} cells, stride {stride}"
-        self._caption(column, f"{network.key}: {side.layer} {side.type}", facts)
-        self._panel(column, self._drawn(shown, side.lattice, scale), network.key)
+        self._panel(column, self._drawn(shown, self.sample.lattice(self.row, network.key), scale), network.key)
         if values.min() == values.max():  # nothing to be seen: say that this is no fault of the picture
             words = f"{number(float(values.max()))} everywhere"
             self.page.text(self.layout.x(column) + 8, self._y + 8, words, 9, color="white", weight="bold")
-        if column == 0 or not scale.comparable:
-            self._bar(column, scale)
+        return scale
 
     def _alone(self, column: int, network: Network) -> None:
         """The map without the picture, in the very colours of the bar."""
         shown = self.scale.shown(self._values(network))
-        colours = self._drawn(shown, self.row.sides[network.key].lattice, self.scale.of(shown))
+        colours = self._drawn(shown, self.sample.lattice(self.row, network.key), self.scale.of(shown))
         self._caption(column, "the same map alone", "without the picture under it")
         self.page.picture(self.layout.x(column), self._y, colours, f"{self.row.name} alone")
 
     def _difference(self, column: int, network: Network, reference: Network) -> None:
         title = f"{network.key} − {reference.key}"
-        if not self.scale.difference:
+        missing = [key for key in (network.key, reference.key) if key not in self.row.sides]
+        if missing or not self.scale.difference:
             self._caption(column, title, "")
-            height, width = self.layout.size
-            self.page.fill(self.layout.x(column), self._y, width, height, EMPTY)
-            words = "none: scales of their own"
-            self.page.text(self.layout.x(column) + 8, self._y + height / 2 - 8, words, 8.5, width - 8, color=GREY)
+            self._nothing(column, f"no {self.row.name} in the {missing[0]}" if missing else "none: scales of their own")
             return
         values, lattice = difference(self.row, self.sample, network.key, reference.key, self.scale.mode)
         self._caption(column, title, f"red: {network.key} more; blue: less")
         self._panel(column, self._drawn(values, lattice, self.scale.difference), title)
         if column == len(self.exhibit.networks):
             self._bar(column, self.scale.difference)
+
+    def _nothing(self, column: int, words: str) -> None:
+        height, width = self.layout.size
+        self.page.fill(self.layout.x(column), self._y, width, height, EMPTY)
+        self.page.text(self.layout.x(column) + 8, self._y + height / 2 - 8, words, 8.5, width - 8, color=GREY)
 
     def _figures(self) -> None:
         x, y = self.layout.x(self.layout.columns), self.top + TITLE
@@ -111,6 +133,8 @@ class Band:
     def _panel(self, column: int, colours: np.ndarray, name: str) -> None:
         mixed = blend(self.under, colours, self.opacity)
         self.page.picture(self.layout.x(column), self._y, mixed, f"{self.row.name} {name}")
+        panel = Area(self.layout.x(column), self._y, self.layout.size[1], self.layout.size[0])
+        draw_masks(self.page, panel, self.exhibit, self.sample, TRUTH, {}, thin=True)
 
     def _bar(self, column: int, scale: Scale) -> None:
         self.page.bar(self.layout.x(column), self._y + self.layout.size[0] + 6, self.layout.column, scale)

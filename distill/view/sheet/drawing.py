@@ -13,9 +13,11 @@ from distill.attention.objects import Object
 from distill.progress import progress
 from distill.view.boxes import Area, Style, draw, styles
 from distill.view.canvas import DPI, GREY, Page, backdrop, resized
-from distill.view.exhibit import Exhibit, Network, Sample
+from distill.view.exhibit import TRUTH, Exhibit, Network, Sample
+from distill.view.outlines import draw_masks
 from distill.view.scale import TITLES, Mode, RowScale, as_mode, scales
 from distill.view.sheet.band import Band
+from distill.view.sheet.grid import Cell, Grid, by_level, place
 from distill.view.sheet.layout import BETWEEN, HEAD, LINE, MARGIN, STRIP, Layout
 
 RULE = "#d0d0d0"
@@ -23,6 +25,9 @@ NOTE = "Maps cover the grey picture at {opacity}. Values beyond the ends of a co
 CONTROLS = (
     "Distances and cosines are to the teacher's map of this image; others: to its maps of other images (mean); "
     "flat, untrained: those of a map that is everywhere alike, and of a student that was never trained."
+)
+MASKS = (
+    "White dashed outlines are the truth, coloured ones what a network predicts. Figures of a volume are of all of it."
 )
 
 
@@ -64,9 +69,10 @@ class _Sheet:
     opacity: float
 
     def draw(self) -> Figure:
-        layout = Layout.of(self.exhibit, self.sample)
-        bottom = layout.y(len(self.exhibit.rows))
+        layout = (Grid if by_level(self.exhibit) else Layout).of(self.exhibit, self.sample)
+        bottom = layout.y(len(layout.levels) if isinstance(layout, Grid) else len(self.exhibit.rows))
         notes = [NOTE.format(opacity=f"{self.opacity:.0%}"), *([CONTROLS] if self.exhibit.reference else [])]
+        notes += [MASKS] if self.exhibit.classes else []
         page = Page(layout.width, bottom + len(notes) * LINE + 8)
         picture = resized(self.sample.picture, layout.size)
         self._head(page, layout)
@@ -75,9 +81,17 @@ class _Sheet:
         self._legend(page, layout)
         under = backdrop(picture)
         for index, row in enumerate(self.exhibit.rows):
-            top, scale = layout.y(index), self.scales[row.name]
-            page.fill(MARGIN, top - 7, layout.width - 2 * MARGIN, 1, RULE)
-            Band(page, self.exhibit, self.sample, row, scale, layout, top, under, self.opacity).draw()
+            scale = self.scales[row.name]
+            common = page, self.exhibit, self.sample, row, scale, layout
+            if isinstance(layout, Grid):
+                level, name = place(row)
+                for network in (one for one in self.exhibit.networks if one.key in row.sides):
+                    top = layout.y(layout.levels.index((level, network.key)))
+                    Cell(*common, top, under, self.opacity, layout.names.index(name), network).draw()
+            else:
+                Band(*common, layout.y(index), under, self.opacity).draw()
+        for index in range(len(layout.levels) if isinstance(layout, Grid) else len(self.exhibit.rows)):
+            page.fill(MARGIN, layout.y(index) - 7, layout.width - 2 * MARGIN, 1, RULE)
         for index, note in enumerate(notes):
             page.text(MARGIN, bottom + index * LINE, note, 8.5, layout.width - 2 * MARGIN, color=GREY)
         return page.figure
@@ -98,13 +112,17 @@ class _Sheet:
         panel = Area(layout.x(column), HEAD + STRIP, layout.size[1], layout.size[0])
         page.picture(panel.x, panel.y, picture, f"picture {network.key if network else 'labels'}")
         hidden = draw(page, panel, things or (), layout.size[1] / self.sample.picture.shape[1], self.look)
-        title = f"{network.key}: {network.title}" if network else "labels"
+        draw_masks(page, panel, self.exhibit, self.sample, network.key if network else TRUTH, self.look)
+        title = f"{network.key}: {network.title}" if network else "truth" if self.exhibit.classes else "labels"
         page.text(panel.x, HEAD, title, 9, layout.column, weight="bold")
         page.text(panel.x, HEAD + LINE + 1, self._words(network, things, hidden), 8.5, layout.column, color=GREY)
 
     def _words(self, network: Network | None, things: tuple[Object, ...] | None, hidden: int) -> str:
         if network and network.key in self.sample.verdicts:
             return self.sample.verdicts[network.key]
+        if self.exhibit.classes:
+            known = (network.key if network else TRUTH) in self.sample.masks
+            return "" if known else "not known for this image"
         if things is None:
             return "none known for this image"
         noun = "prediction" if network else "object"
@@ -112,16 +130,19 @@ class _Sheet:
         return f"{words}, {hidden} too close for a caption" if hidden else words
 
     def _legend(self, page: Page, layout: Layout) -> None:
-        """The classes in the image with their counts, as many as there is room for."""
-        groups = [("labels", self._things(None)), *((n.key, self._things(n)) for n in self.exhibit.networks)]
+        """The classes in the image with their counts, or of masks with their Dice, as many as there is room for."""
+        groups = [(TRUTH, self._things(None)), *((n.key, self._things(n)) for n in self.exhibit.networks)]
         names = sorted({thing.name for _, things in groups for thing in things or ()})
+        names = [*self.exhibit.classes[1:], *names]
         if not names:
             return
         x = layout.x(len(groups))  # behind the labels
-        page.text(x, HEAD, "classes", 9, weight="bold")
+        page.text(x, HEAD, "Dice" if self.exhibit.classes else "classes", 9, weight="bold")
         edges = [layout.width - MARGIN - 60 * (len(groups) - i - 1) for i in range(len(groups))]
         for (group, _), edge in zip(groups, edges, strict=True):
-            page.text(edge, HEAD, group, 8, ha="right", color=GREY)
+            page.text(
+                edge, HEAD, "area here" if self.exhibit.classes and group == TRUTH else group, 8, ha="right", color=GREY
+            )
         room = (layout.y(0) - BETWEEN - HEAD) // LINE - 1
         shown = names if len(names) <= room else names[: room - 1]
         for index, name in enumerate(shown, 1):
@@ -129,8 +150,17 @@ class _Sheet:
             colour, dashes = self.look[name]
             page.outline(np.array([(x, y + 3), (x + 16, y + 3), (x + 16, y + 12), (x, y + 12)]), colour, dashes)
             page.text(x + 24, y, name, 8.5, edges[0] - 40 - x - 24)
-            for (_, things), edge in zip(groups, edges, strict=True):
-                count = "?" if things is None else str(sum(thing.name == name for thing in things))
-                page.text(edge, y, count, 8.5, ha="right")
+            for (group, things), edge in zip(groups, edges, strict=True):
+                page.text(edge, y, self._count(group, things, name), 8.5, ha="right")
         if more := len(names) - len(shown):
             page.text(x, HEAD + 3 + (len(shown) + 1) * LINE, f"and {more} classes more", 8.5, color=GREY)
+
+    def _count(self, group: str, things: tuple[Object, ...] | None, name: str) -> str:
+        """How many objects of a class a group has; of masks the Dice, or the class's share of the shown area."""
+        if not self.exhibit.classes:
+            return "?" if things is None else str(sum(thing.name == name for thing in things))
+        if group == TRUTH:
+            number = self.exhibit.classes.index(name)
+            return f"{(self.sample.masks[TRUTH] == number).mean():.1%}" if TRUTH in self.sample.masks else "?"
+        dice = self.sample.dice.get(group, {}).get(name)
+        return "?" if dice is None else f"{dice:.3f}"

@@ -31,7 +31,7 @@ class Layout:
     def of(cls, exhibit: Exhibit, sample: Sample) -> Layout:
         """As many columns as networks and differences, and one for the labels where there are no differences."""
         count = len(exhibit.networks)
-        columns = max(count + 1, 2 * count - 1)
+        columns = max(count + 1, 2 * count - 1 if exhibit.reference else 0)
         height, width = sample.picture.shape[:2]
         fair = math.sqrt(BUDGET / (columns * (len(exhibit.rows) + 1)) / (width * height))
         factor = min(max(fair, SMALLEST / max(height, width)), LARGEST / max(height, width))

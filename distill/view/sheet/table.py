@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from distill.view.exhibit import Exhibit, Row, Sample
+from distill.view.exhibit import Exhibit, Network, Row, Sample
 
 FIGURES = {
     "distance": "distance",
@@ -15,9 +15,16 @@ FIGURES = {
     "overlap": "top-10 % overlap",
     "area": "effective area",
     "reference_area": "  the teacher's",
+    "foreground_energy": "energy in foreground",
+    "foreground_share": "  its share of area",
+    "foreground_ratio": "  their ratio",
+    "alpha_mean": "alpha, mean",
+    "alpha_std": "  std over places",
+    "alpha_r": "  r with foreground",
 }
 CONTROLS = {"shuffled": "  others", "flat": "    flat", "untrained": " untrained"}  # of `shuffled_distance` and so on
 MISSING = "–"
+NOT_BESIDE_MASKS = ("spearman", "overlap")  # left out where masks bring figures of their own
 
 
 def lines(exhibit: Exhibit, sample: Sample, row: Row) -> list[str]:
@@ -28,14 +35,24 @@ def lines(exhibit: Exhibit, sample: Sample, row: Row) -> list[str]:
     """
     found: list[str] = []
     for network in exhibit.others:
-        if (figures := exhibit.numbers.of(sample.name, row.name, network.key)) is not None:
-            title = f"{network.key} to {exhibit.reference.key}" if exhibit.reference else network.key
-            found += [""] * bool(found) + _block(title, figures)
+        if block := lines_of(exhibit, sample, row, network):
+            found += [""] * bool(found) + block
     return found
 
 
+def lines_of(exhibit: Exhibit, sample: Sample, row: Row, network: Network) -> list[str]:
+    """The block of one network; empty where it has no figures."""
+    figures = exhibit.numbers.of(sample.figured, row.name, network.key)
+    if figures is None:
+        return []
+    reference = exhibit.reference
+    compared = reference is not None and reference.key in row.sides
+    return _block(f"{network.key} to {reference.key}" if reference and compared else network.key, figures)
+
+
 def _block(title: str, figures: Mapping[str, Any]) -> list[str]:
-    shown = [name for name in FIGURES if _known(figures.get(name))]
+    left_out = NOT_BESIDE_MASKS if _known(figures.get("foreground_ratio")) else ()
+    shown = [name for name in FIGURES if _known(figures.get(name)) and name not in left_out]
     if not shown:
         return []
     controls = [name for name in CONTROLS if any(_known(figures.get(f"{name}_{figure}")) for figure in shown)]

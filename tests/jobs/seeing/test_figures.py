@@ -14,6 +14,7 @@ from distill.attention.maps import AttentionMap
 from distill.attention.measures import cosine, distance, effective_area, likeness
 from distill.attention.objects import Object
 from distill.jobs.seeing.figures import MAP_COLUMNS, STRANGERS, figures
+from distill.jobs.seeing.intervals import OF_MASKS
 from distill.view.exhibit import BASELINE, STUDENT, TEACHER, Exhibit, Network, Row, Sample, Side
 
 ALL = (TEACHER, STUDENT, BASELINE)
@@ -70,7 +71,8 @@ def test_a_row_per_image_pair_and_network_compared():
     assert [(row["image"], row["pair"], row["network"]) for row in found] == expected
     for row in found:
         assert tuple(row) == MAP_COLUMNS
-        assert all(type(row[column]) is float for column in MAP_COLUMNS[3:])
+        assert all(type(row[column]) is float for column in MAP_COLUMNS[3:] if column not in OF_MASKS)
+        assert all(row[column] is None for column in OF_MASKS)
 
 
 def test_likeness_is_to_the_teachers_map_of_the_same_image():

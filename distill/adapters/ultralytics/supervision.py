@@ -1,0 +1,57 @@
+"""What guides the gates in a student's neck: the teacher's attention at the same level, or the labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from distill.attention.pairs import Pair
+from distill.config import Settings
+from distill.errors import InputError
+
+BOXLESS = ("classify", "semantic")
+
+
+def check_gates(settings: Settings, gated: bool, task: str) -> None:
+    """Raise InputError where `--gates` asks for what cannot be, before anything is measured."""
+    if settings.gates == "none":
+        return
+    asked = f"--gates {settings.gates}"
+    if not gated:
+        raise InputError(f"{asked}: the student has no gates: add --gated-neck, or name a gated student")
+    if settings.gates == "truth":
+        if task in BOXLESS:
+            raise InputError(f"{asked}: the gates follow labelled boxes, which {task} does not have")
+    elif not settings.teacher:
+        raise InputError(f"{asked}: there is nothing to follow without --teacher; the labels are --gates truth")
+
+
+def check_pairs(settings: Settings, pairs: Sequence[Pair], gates: Sequence[Pair]) -> None:
+    """Raise InputError if a gate is guided twice, or a teacher has nothing to teach, or there is nothing to draw."""
+    both = {pair.student for pair in pairs} & {pair.student for pair in gates}
+    if both:
+        raise InputError(f"--layers and --gates both guide {', '.join(sorted(both))}: once is enough")
+    if not pairs and not any(pair.teacher for pair in gates):
+        raise InputError("--layers none leaves the teacher nothing to teach: add --gates teacher")
+    if settings.heatmaps and not pairs:
+        raise InputError("--heatmaps keeps the maps of paired layers, and --layers none pairs none: leave one out")
+
+
+def check_shuffled(trainer: Any) -> None:
+    """Raise InputError if `--gates shuffled` would meet a batch of one image, which has no other to be guided by."""
+    own = trainer.own
+    if own.get("gates") != "shuffled":
+        return
+    loader, fraction = trainer.train_loader, own["teacher_fraction"]
+    images = -(-len(loader.dataset) // max(trainer.world_size, 1))
+    full = min(loader.batch_size or images, images)
+    if min(round(fraction * size) for size in (full, images % full or full)) < 2:
+        raise InputError(
+            f"--gates shuffled compares with another image of the batch: {images} images in batches of {full} "
+            f"(fraction {fraction:g}) leave one alone: take another batch="
+        )
+
+
+def supervised(own: dict[str, Any]) -> bool:
+    """Does a run of these settings have anything beside the task's own loss?"""
+    return bool(own.get("teacher") or own.get("gate_pairs"))

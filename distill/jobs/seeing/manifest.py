@@ -1,0 +1,61 @@
+"""What is put on record of a comparison, and what its networks are called."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from distill.jobs.training import command_line
+from distill.records import sha256, versions
+from distill.view.exhibit import TEACHER, Exhibit, Network
+
+
+def title_of(file: str) -> str:
+    """What to call a network: its file's name, behind that of its run where the file is one of many called best.pt."""
+    path = Path(file).absolute()
+    return f"{path.parent.parent.name}/{path.name}" if path.parent.name == "weights" else path.name
+
+
+def heading(networks: Sequence[Network]) -> str:
+    """The students, and the teacher that they are held against."""
+    first, *others = (network.title for network in networks)
+    if networks[0].key != TEACHER:
+        return " and ".join((first, *others))
+    return f"{' and '.join(others)} against {first}" if others else first
+
+
+def manifest_of(
+    exhibit: Exhibit,
+    skipped: Sequence[tuple[str, str]],
+    settings: Mapping[str, Any],
+    notes: Sequence[str],
+    packages: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Everything that says where the figures come from; versions of further `packages` too."""
+    return {
+        "command": command_line(),
+        "versions": versions(packages),
+        **settings,
+        "networks": {n.key: {"file": n.file, "sha256": sha256(n.file)} for n in exhibit.networks},
+        "pairs": [
+            {
+                "name": row.name,
+                "kind": row.kind,
+                **{
+                    key: {
+                        "layer": side.layer,
+                        "grid": side.grid,
+                        "stride": side.lattice.stride,
+                        "offset": side.lattice.offset,
+                        "agreement": side.lattice.agreement,
+                    }
+                    for key, side in row.sides.items()
+                },
+            }
+            for row in exhibit.rows
+        ],
+        "images": {sample.name: sample.file for sample in exhibit.samples},
+        "skipped": dict(skipped),
+        "notes": list(notes),
+    }
