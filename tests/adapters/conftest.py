@@ -27,6 +27,7 @@ import torch
 from ultralytics.utils import YAML, callbacks
 
 import distill
+from distill.adapters.ultralytics.trainers import DistillationMixin
 from distill.scenes import write_scenes
 
 from .tiny import crops, key_points, micro, network, relabelled, turned_box
@@ -103,6 +104,29 @@ def train(
 
     def run(**more: Any) -> distill.TrainResult:
         return distill.train(**{**always, **{k: str(v) if isinstance(v, Path) else v for k, v in more.items()}})
+
+    return run
+
+
+@pytest.fixture
+def cut_off(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], Any]], None]:
+    """Runs a training that dies in its second epoch."""
+    train_mode = DistillationMixin._model_train
+
+    def run(training: Callable[[], Any]) -> None:
+        epochs = 0
+
+        def stop(self: Any) -> None:
+            nonlocal epochs
+            epochs += 1
+            if epochs == 2:
+                raise ZeroDivisionError
+            train_mode(self)
+
+        with monkeypatch.context() as stopping:
+            stopping.setattr(DistillationMixin, "_model_train", stop)
+            with pytest.raises(ZeroDivisionError):
+                training()
 
     return run
 
