@@ -5,13 +5,16 @@ from __future__ import annotations
 import csv
 import io
 import os
+import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, ProgressBar, TQDMProgressBar
+from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from distill.adapters.segment.networks import MARK
@@ -51,11 +54,8 @@ class Table(Callback):
         written = self._file.read_text(encoding="utf-8") if self._file.is_file() else _line(row)
         write_whole(self._file, written + _line(row.values()))
         losses = ", ".join(f"{name.removeprefix('train/')} {figures[name]:.4f}" for name in figures if _loss(name))
-        print(
-            f"epoch {epoch}/{trainer.max_epochs}  {losses}  Dice {figures[WATCHED]:.4f}, IoU {figures['val/iou']:.4f}"
-            f"  {seconds:.1f} s",
-            flush=True,
-        )
+        scores = f"Dice {figures[WATCHED]:.4f}, IoU {figures['val/iou']:.4f}"
+        _say(trainer, f"epoch {epoch}/{trainer.max_epochs}  {losses}  {scores}  {seconds:.1f} s")
 
 
 def checkpoints(folder: Path) -> list[ModelCheckpoint]:
@@ -70,6 +70,16 @@ def checkpoints(folder: Path) -> list[ModelCheckpoint]:
 def early_stopping(patience: int) -> EarlyStopping:
     """Ends training where the mean Dice has not risen for so many epochs."""
     return EarlyStopping(WATCHED, mode="max", patience=patience, check_on_train_epoch_end=True)
+
+
+def progress_bar() -> list[ProgressBar]:
+    """Lightning's bar of batches, where somebody watches."""
+    return [TQDMProgressBar()] if sys.stdout.isatty() else []
+
+
+def loggers(folder: Path) -> list[TensorBoardLogger]:
+    """TensorBoard's files beside results.csv, where that package is installed."""
+    return [TensorBoardLogger(folder, "", "tensorboard")] if find_spec("tensorboard") else []
 
 
 def strip(file: Path) -> None:
@@ -89,6 +99,15 @@ def _line(cells: Any) -> str:
 
 def _loss(name: str) -> bool:
     return name == "train/task" or name.startswith("train/at_")
+
+
+def _say(trainer: Trainer, line: str) -> None:
+    """A line of its own, above the bar if there is one."""
+    bar = trainer.progress_bar_callback
+    if bar is None:
+        print(line, flush=True)
+    else:
+        bar.print(line)
 
 
 def _rate(trainer: Trainer) -> float:

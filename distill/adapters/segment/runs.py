@@ -165,6 +165,7 @@ def _fit(prepared: Plan, folder: Path, weights: Mapping[str, float]) -> None:
     distiller = make_distiller(prepared, proof.weights) if proof else None
     done = int(torch.load(last, map_location="cpu", weights_only=True)["epoch"]) + 1 if last.exists() else 0
     module = Segmentation(student, prepared, distiller, about(prepared))
+    bar = callbacks.progress_bar()
     trainer = pl.Trainer(
         **_devices(settings.device, device),
         precision=_precision(options.amp, device),
@@ -174,11 +175,12 @@ def _fit(prepared: Plan, folder: Path, weights: Mapping[str, float]) -> None:
             *([Probe(folder, prepared, validation)] if settings.heatmaps else []),
             callbacks.early_stopping(options.patience),
             *callbacks.checkpoints(folder),
+            *bar,
         ],
         plugins=[callbacks.WholeCheckpoints()],
         gradient_clip_val=CLIP,
-        logger=False,
-        enable_progress_bar=False,
+        logger=callbacks.loggers(folder),
+        enable_progress_bar=bool(bar),
         enable_model_summary=False,
         num_sanity_val_steps=0,
         default_root_dir=folder,
