@@ -17,6 +17,7 @@ from distill.view.exhibit import BASELINE, STUDENT, TEACHER, Exhibit, Interval
 COLOURS = {TEACHER: "black", STUDENT: "#0072B2", BASELINE: "#D55E00"}  # Okabe and Ito's, apart for all eyes
 PANEL = (2.5, 2.3)  # inches
 SIZE = 8.5  # points
+TICKS = 10  # labels that the axis of epochs has room for
 TITLES = {  # the figures that are drawn, of those that are known
     "distance": "distance to the teacher",
     "box_ratio": "energy in boxes / their area",
@@ -112,8 +113,19 @@ def _panel(axes: Axes, exhibits: Sequence[Exhibit], epochs: Sequence[int], pair:
     if what in CHANCE:
         axes.axhline(CHANCE[what], color=GREY, linewidth=0.8, label="a map blind to the objects")
     axes.tick_params(labelsize=8)
-    axes.xaxis.set_major_locator(FixedLocator(epochs) if len(epochs) < 7 else MaxNLocator(integer=True, nbins=6))
+    few = FixedLocator(labelled_epochs(epochs))
+    axes.xaxis.set_major_locator(few if len(epochs) < 7 else MaxNLocator(integer=True, nbins=6))
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def labelled_epochs(epochs: Sequence[int]) -> list[int]:
+    """The epochs, from the last one back, that lie far enough apart for their labels not to touch."""
+    room = (max(epochs) - min(epochs)) / TICKS
+    labelled = [max(epochs)]
+    for epoch in sorted(epochs, reverse=True):
+        if labelled[-1] - epoch > room:
+            labelled.append(epoch)
+    return sorted(labelled)
 
 
 def _figures(exhibits: Sequence[Exhibit], pair: str, key: str, what: str) -> list[Interval | None]:

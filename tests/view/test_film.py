@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from distill.view.curves import curves, save_curves
+from distill.view.curves import curves, labelled_epochs, save_curves
 from distill.view.exhibit import Exhibit, Interval, Numbers
 from distill.view.film import film, save_film
 from tests.view import kit
@@ -217,3 +217,11 @@ def test_curves_are_saved_even_without_a_single_figure(tmp_path: Path):
     assert Image.open(tmp_path / "curves.png").size[0] > 300
     with pytest.raises(ValueError, match="1 exhibits"):
         curves(bare[:1], [1, 2])
+
+
+@pytest.mark.parametrize(
+    ("epochs", "labelled"),
+    [([0, 3, 6, 10, 60, 150], [10, 60, 150]), ([0, 1, 2, 3], [0, 1, 2, 3]), ([7], [7]), ([0, 90, 100], [0, 100])],
+)
+def test_labels_of_epochs_do_not_touch(epochs, labelled):
+    assert labelled_epochs(epochs) == labelled
