@@ -93,6 +93,8 @@ class Settings:
         need(self.form in FORMS, "form", f"one of {', '.join(FORMS)}")
         need(self.gates in GATES, "gates", f"one of {', '.join(GATES)}")
         need(self.gates_weight is None or 0 < self.gates_weight < math.inf, "gates_weight", "a number above 0")
+        idle = self.gates_weight is not None and self.gates == "none"
+        need(not idle, "gates_weight", "without --gates it has no effect")
         need(self.logits is None or 0 < self.logits < math.inf, "logits", "a temperature above 0")
         need(self.loss is None or self.loss in LOSSES, "loss", f"one of {', '.join(LOSSES)}")
         need(self.weight is None or 0 <= self.weight < math.inf, "weight", "a number from 0")

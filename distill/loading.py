@@ -32,8 +32,10 @@ def segment_adapter() -> ModuleType:
     from distill.adapters.segment import environment
 
     environment.prepare()
-    from distill.adapters.segment import door
-
+    try:
+        from distill.adapters.segment import door
+    except ImportError as error:
+        raise InputError(f"a package that U-Nets need lacks a piece ({error}): {environment.REMEDY}") from error
     return door
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 import math
@@ -54,7 +55,10 @@ def next_folder(project: Path, name: str) -> Path:
 
 
 def numbered_folder(project: Path, name: str) -> Path:
-    """The first of `name`, `name2`, ... that `project` does not hold, made: two runs that start at once get two."""
+    """The first of `name`, `name2`, ... that `project` does not hold, made: two runs that start at once get two.
+
+    Raises InputError where it cannot be made.
+    """
     while True:
         folder = next_folder(project, name)
         try:
@@ -62,6 +66,8 @@ def numbered_folder(project: Path, name: str) -> Path:
             return folder
         except FileExistsError:  # taken this very moment by a run beside ours
             continue
+        except OSError as error:
+            raise InputError(f"{folder} cannot be made: {error.strerror or error}") from error
 
 
 def new_folder(path: str | Path) -> Path:
@@ -153,11 +159,15 @@ def keep_epochs(table: Path, last: int) -> None:
         return
     kept: dict[int, str] = {}
     for row in rows:
-        cells = row.split(",")
-        whole = row.endswith("\n") and len(cells) == len(header.split(","))
+        cells = _cells(row)
+        whole = row.endswith("\n") and len(cells) == len(_cells(header))
         if whole and cells[0].strip().isdecimal() and int(cells[0]) <= last:
             kept[int(cells[0])] = row
     write_whole(table, header + "".join(kept.values()))
+
+
+def _cells(line: str) -> list[str]:
+    return next(csv.reader([line]), [])  # names of classes may hold commas, in quotes
 
 
 def set_aside(folder: Path) -> None:

@@ -43,6 +43,12 @@ def test_ranges(key, good, bad):
             Settings(**{key: value})
 
 
+def test_a_weight_without_what_it_weighs_is_an_error():
+    with pytest.raises(InputError, match="gates_weight=2.0 .* without --gates it has no effect"):
+        settings_from({"gates_weight": 2})
+    assert settings_from({"gates_weight": 2, "gates": "truth"}).gates_weight == 2
+
+
 def test_defaults():
     settings = Settings()
     assert (settings.p, settings.form, settings.share, settings.weight) == (2.0, "l2", DEFAULT_SHARE, None)

@@ -248,6 +248,17 @@ def test_folders_are_numbered(tmp_path: Path) -> None:
     assert next_folder(tmp_path, "heatmap") == tmp_path / "heatmap3"
 
 
+def test_a_name_with_a_comma_is_one_column(tmp_path):
+    text = 'epoch,"val/dice/white matter, left",loss\n1,0.2,0.5\n2,0.3,0.4\n3,0.3\n'
+    assert kept(tmp_path, text, 2) == text.removesuffix("3,0.3\n")
+
+
+def test_a_numbered_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"file.train cannot be made: \w+"):
+        numbered_folder(tmp_path / "file", "train")
+
+
 def test_a_numbered_folder_is_made(tmp_path: Path) -> None:
     project = tmp_path / "runs" / "distill"
     assert [numbered_folder(project, "train").name for _ in range(3)] == ["train", "train2", "train3"]

@@ -51,7 +51,7 @@ def _networks(result: TrainResult) -> str:
         rows.append(("teacher", *_figures(before["teacher"].get("metrics", {}).get(key), before["teacher"]["profile"])))
     if before:
         rows.append(("student before", *_figures(before["student"]["metrics"].get(key), trained)))
-    rows.append(("student after", *_figures(result.score, trained)))
+    rows.append(("student after", *_figures(result.metrics[key], trained)))
     return aligned(rows)
 
 

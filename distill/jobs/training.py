@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 import sys
 from collections.abc import Mapping
@@ -71,8 +72,12 @@ class TrainResult:
 
     @property
     def score(self) -> float:
-        """The task's main figure, in [0, 1]: mAP50-95 for boxes, masks and key points, mIoU, or top-1 accuracy."""
-        return float(self.metrics[self.manifest["score"]])
+        """The task's main figure, in [0, 1]: mAP50-95 for boxes, masks and key points, mIoU, top-1 accuracy, or Dice.
+
+        NaN where there is none: validation images of a U-Net without any foreground, in which none was found.
+        """
+        found = self.metrics[self.manifest["score"]]
+        return math.nan if found is None else float(found)
 
     def __str__(self) -> str:
         from distill.jobs.summary import summary
@@ -103,6 +108,8 @@ def resume(folder: str | Path, device: str | None = None, trust: bool = False) -
 def _of_unet(folder: Path) -> bool:
     """Was this run, told by its folder or its last checkpoint, one of a U-Net?"""
     if folder.suffix == ".ckpt":
+        return True
+    if of_unet(folder):  # its description may be gone by now
         return True
     settings = read_settings(folder) if (folder / SETTINGS).is_file() else {}
     return is_unet(str(settings.get("student")))

@@ -32,6 +32,14 @@ class WholeCheckpoints(TorchCheckpointIO):
         super().save_checkpoint(checkpoint, aside, storage_options)
         os.replace(aside, path)
 
+    def load_checkpoint(self, path: Any, *args: Any, **options: Any) -> dict[str, Any]:
+        """Of a run that was moved, too: Lightning would forget which checkpoint was the best, and write over it."""
+        loaded: dict[str, Any] = super().load_checkpoint(path, *args, **options)
+        for state in loaded.get("callbacks", {}).values():
+            if "dirpath" in state:
+                state["dirpath"] = os.path.realpath(Path(path).parent)
+        return loaded
+
 
 class Table(Callback):
     """results.csv, a row per epoch (from 1), and a line on standard output."""

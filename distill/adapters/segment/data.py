@@ -118,6 +118,21 @@ def read_labels(path: Path) -> np.ndarray:
     return values
 
 
+def read_size(path: Path) -> tuple[int, ...]:
+    """The grid of a mask, (H, W) or (D, H, W), by the head of its file. Raises InputError as `read_labels` does."""
+    try:
+        if is_volume(path):
+            size = tuple(map(int, nibabel.load(path).shape))
+        else:
+            with Image.open(path) as image:
+                size = image.height, image.width
+    except Exception as error:  # as in `read_labels`
+        raise InputError(f"{path}: not readable as a mask: {one_line(error)}") from error
+    if len(size) != (3 if is_volume(path) else 2):
+        raise InputError(f"{path}: a mask holds class numbers, one for each position, but this is {size}")
+    return size
+
+
 def _suffix(path: Path) -> str:
     name = path.name.lower()
     if name.startswith("."):  # what some systems leave beside every file
@@ -222,7 +237,10 @@ def _names(entries: Any, given: str) -> list[str]:
     numbers = [str(number) for number in range(max(2, len(by_number)))]
     if set(by_number) != set(numbers):
         raise InputError(f"--data {given}: {wanted}")
-    return [by_number[number] for number in numbers]
+    names = [by_number[number] for number in numbers]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise InputError(f"--data {given}: two classes are called '{twice[0]}'")
+    return names
 
 
 def _found_names(cases: Sequence[Case]) -> list[str]:

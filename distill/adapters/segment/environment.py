@@ -9,14 +9,14 @@ from importlib.util import find_spec
 from distill.errors import InputError
 
 PACKAGES = ("monai", "lightning", "nibabel")
-EXTRA = "attention-distill[segment]"
+REMEDY = "pip install 'attention-distill[segment]'"
 
 
 def prepare() -> None:
     """Raises InputError, naming the extra, where a package that U-Nets need is not installed."""
     missing = [package for package in PACKAGES if find_spec(package) is None]
     if missing:
-        raise InputError(f"U-Nets need {', '.join(missing)}: pip install '{EXTRA}'")
+        raise InputError(f"U-Nets need {', '.join(missing)}: {REMEDY}")
     for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
         logging.getLogger(name).setLevel(logging.WARNING)
     for text in (

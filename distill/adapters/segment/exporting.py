@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import warnings
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
 
 from distill.adapters.segment.networks import read_checkpoint
 from distill.errors import InputError
+from distill.text import one_line
 
 
 def export_onnx(model: str) -> Path:
@@ -17,6 +19,8 @@ def export_onnx(model: str) -> Path:
     Images must be normalised as in training, to mean 0 and standard deviation 1. Raises InputError where onnx is
     missing, where the file is there already, or for what is no U-Net's checkpoint.
     """
+    if find_spec("onnx") is None:
+        raise InputError("exporting needs onnx: pip install 'attention-distill[export]'")
     trained = read_checkpoint(model, "--model")
     file = trained.path.with_suffix(".onnx")
     if file.exists():
@@ -29,9 +33,9 @@ def export_onnx(model: str) -> Path:
             torch.onnx.export(
                 trained.module, (image,), aside, input_names=["images"], output_names=["logits"], dynamo=False
             )
-    except (ImportError, ModuleNotFoundError) as error:
-        raise InputError("exporting needs onnx: pip install 'attention-distill[export]'") from error
+        aside.replace(file)
     except torch.onnx.errors.OnnxExporterError as error:
-        raise InputError(f"{model}: not exported: {error}") from error
-    aside.replace(file)
+        raise InputError(f"{model}: not exported: {one_line(error)}") from error
+    finally:
+        aside.unlink(missing_ok=True)  # there only if something failed
     return file

@@ -21,7 +21,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 
-from distill.adapters.segment.data import Case, Data, is_volume, read_labels
+from distill.adapters.segment.data import Case, Data, is_volume, read_labels, read_size
 from distill.errors import InputError
 from distill.text import one_line
 
@@ -57,7 +57,7 @@ def read_case(case: Case, channels: int, classes: int) -> tuple[Tensor, Tensor]:
 def sizes(cases: Sequence[Case]) -> list[tuple[int, ...]]:
     """The grids of some cases, evenly spread."""
     step = max(1, len(cases) // LOOKED_AT)
-    return [read_labels(case.mask).shape for case in cases[::step][:LOOKED_AT]]
+    return [read_size(case.mask) for case in cases[::step][:LOOKED_AT]]
 
 
 def usual_crop(data: Data) -> tuple[int, ...]:
@@ -152,6 +152,8 @@ class _Read(mt.Transform):
         image = self._image(path)
         if image.shape[0] != self._channels:
             raise InputError(f"{path}: it has {image.shape[0]} channels, {self._channels} are needed")
+        if not torch.isfinite(image).all():  # one such value, and all of the normalised image is none
+            raise InputError(f"{path}: it holds values that are not finite")
         normal = self._each if is_volume(path) else self._whole  # a volume's channels are scans of their own
         read: dict[str, Any] = {**files, "image": normal(image)}
         if "mask" in files:
@@ -185,13 +187,12 @@ class _Checked(mt.Transform):
         if mask.shape[1:] != image.shape[1:]:
             shapes = tuple(mask.shape[1:]), tuple(image.shape[1:])
             raise InputError(f"{case['file']}: its mask is {shapes[0]}, the image {shapes[1]}")
-        values = mask.unique().tolist()
-        if self._classes == 2 and 255 in values and set(values) <= {0, 255}:
+        low, high = (value.item() for value in mask.aminmax())
+        if self._classes == 2 and high == 255 and bool(((mask == 0) | (mask == 255)).all()):
             mask = mask / 255
-        elif values[-1] >= self._classes or values[0] < 0:
-            raise InputError(
-                f"{case['file']}: its mask holds {values[-1]:g}, there are {self._classes} classes (from 0)"
-            )
+        elif high >= self._classes or low < 0:
+            wrong = low if low < 0 else high
+            raise InputError(f"{case['file']}: its mask holds {wrong:g}, there are {self._classes} classes (from 0)")
         return {**case, "mask": mask}
 
 
@@ -209,6 +210,16 @@ def _turns(keys: Sequence[str], dims: int, crop: Sequence[int]) -> list[Any]:
     return [*([mt.RandRotate90d(keys, prob=0.5)] if dims == 2 and crop[0] == crop[1] else []), affine]
 
 
+class _Cases(CacheDataset):
+    """Says of a case that cannot be used why, in one line, also where it is read only when its turn comes."""
+
+    def _transform(self, index: int) -> Any:
+        try:
+            return super()._transform(index)
+        except RuntimeError as error:
+            raise InputError(_innermost(error)) from error
+
+
 def _cached(cases: Sequence[Case], steps: Sequence[Any]) -> CacheDataset:
     """As many cases as memory allows are read once."""
     files = [{"image": str(case.image), "mask": str(case.mask), "file": str(case.image)} for case in cases]
@@ -217,7 +228,7 @@ def _cached(cases: Sequence[Case], steps: Sequence[Any]) -> CacheDataset:
         biggest = max(math.prod(size) for size in sizes(cases)) * 4 * 4  # float32, an image of 3 channels and a mask
         room = MEMORY * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         live = sys.stderr.isatty() and len(cases) > 200
-        return CacheDataset(files, whole, cache_num=int(room / biggest), num_workers=1, progress=live, copy_cache=False)
+        return _Cases(files, whole, cache_num=int(room / biggest), num_workers=1, progress=live, copy_cache=False)
     except RuntimeError as error:
         raise InputError(_innermost(error)) from error
 

@@ -21,7 +21,7 @@ from distill.networks.unet import UNet
 from distill.text import aligned
 
 USUAL_BATCH = {2: 16, 3: 4}
-DETECTORS_ONLY = ("teacher_imgsz", "gated_neck")
+DETECTORS_ONLY = ("teacher_imgsz", "teacher_precision", "gated_neck")
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +67,7 @@ def plan(settings: Settings, arguments: Mapping[str, Any], command: str) -> Plan
     if teacher and not (pairs or gates or settings.logits):
         raise InputError("--layers none leaves the teacher nothing to teach: add --gates teacher or --logits 2")
     batch = options.batch or USUAL_BATCH[data.dims]
+    _check_batch(min(batch, len(data.train)), settings, mine)
     found = Plan(settings, options, data, crop, batch, network, student, teacher, tuple(pairs), tuple(gates), command)
     return replace(found, lines=tuple(_lines(found, mine, theirs)))
 
@@ -160,6 +161,16 @@ def _supervised(
     if found and (both := [pair.name for pair in pairs if pair.kind == "gate"]):
         raise InputError(f"--gates {settings.gates} and --layers {both[0]} both guide this gate: leave one out")
     return found
+
+
+def _check_batch(images: int, settings: Settings, mine: Sequence[LayerInfo]) -> None:
+    """Raises InputError for batches of too few images: for BatchNorm, or for another one to be guided by."""
+    if images == 1 and any(all(side == 1 for side in layer.size) for layer in mine):
+        raise InputError(
+            "batches of one: the deepest level has a single position, and BatchNorm needs two: raise imgsz="
+        )
+    if settings.gates == "shuffled" and (left := max(1, round(settings.teacher_fraction * images))) < 2:
+        raise InputError(f"--gates shuffled compares with another image: {left} of a batch is compared: take more")
 
 
 def _lines(found: Plan, mine: Sequence[LayerInfo], theirs: Sequence[LayerInfo]) -> list[str]:

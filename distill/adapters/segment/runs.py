@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import shlex
 import shutil
@@ -104,9 +105,12 @@ def _claim(prepared: Plan) -> Path:
     if not settings.name:
         return numbered_folder(project, "train")
     folder = project / settings.name
-    if folder.exists() and any(folder.iterdir()):
-        raise InputError(f"--name {settings.name}: {folder} exists: take another name")
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        if folder.exists() and any(folder.iterdir()):
+            raise InputError(f"--name {settings.name}: {folder} exists: take another name")
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder} cannot be made: {error.strerror or error}") from error
     return folder
 
 
@@ -163,7 +167,7 @@ def _fit(prepared: Plan, folder: Path, weights: Mapping[str, float]) -> None:
         elif not last.exists():
             rank_zero_only(record)(prepared, folder, None, {})
     distiller = make_distiller(prepared, proof.weights) if proof else None
-    done = int(torch.load(last, map_location="cpu", weights_only=True)["epoch"]) + 1 if last.exists() else 0
+    done = _epochs_of(last) if last.exists() else 0
     module = Segmentation(student, prepared, distiller, about(prepared))
     bar = callbacks.progress_bar()
     trainer = pl.Trainer(
@@ -191,6 +195,14 @@ def _fit(prepared: Plan, folder: Path, weights: Mapping[str, float]) -> None:
         _end(prepared, folder, validation, device)
 
 
+def _epochs_of(last: Path) -> int:
+    """How many epochs a run's last checkpoint has behind it. Raises InputError for a damaged one."""
+    try:
+        return int(torch.load(last, map_location="cpu", weights_only=True)["epoch"]) + 1
+    except Exception as error:  # of any kind, as in `read_checkpoint`
+        raise InputError(f"--resume: {last} is damaged: start the run again") from error
+
+
 def _end(prepared: Plan, folder: Path, validation: Any, device: torch.device) -> None:
     """Strip the best checkpoint, measure it case by case, complete the manifest."""
     best = folder / callbacks.WEIGHTS / f"{callbacks.BEST}.ckpt"
@@ -210,12 +222,14 @@ def _end(prepared: Plan, folder: Path, validation: Any, device: torch.device) ->
 
 def write_cases(file: Path, rows: Sequence[Mapping[str, float | str]]) -> None:
     """A row per validation image: its foreground's share and each class's scores."""
-    text = [",".join(rows[0]), *(",".join(_cell(value) for value in row.values()) for row in rows)]
-    file.write_text("\n".join(text) + "\n", encoding="utf-8")
+    with file.open("w", encoding="utf-8", newline="") as text:
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(rows[0])
+        writer.writerows([_cell(value) for value in row.values()] for row in rows)
 
 
 def _cell(value: float | str) -> str:
-    return f'"{value}"' if isinstance(value, str) else "" if value != value else f"{value:.6g}"
+    return value if isinstance(value, str) else "" if value != value else f"{value:.6g}"
 
 
 def _devices(text: str | None, device: torch.device) -> dict[str, Any]:

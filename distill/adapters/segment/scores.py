@@ -41,8 +41,9 @@ def infer(network: nn.Module, images: Tensor, crop: Sequence[int]) -> Tensor:
 
 
 def one_hot(labels: Tensor, classes: int) -> Tensor:
-    """(B, *S) class numbers -> (B, K, *S)."""
-    return torch.nn.functional.one_hot(labels.long(), classes).movedim(-1, 1)
+    """(B, *S) class numbers -> (B, K, *S), true or false: torch's own takes 8 bytes each, too many of large volumes."""
+    numbers = torch.arange(classes, device=labels.device).view(-1, *(1,) * (labels.ndim - 1))
+    return labels.unsqueeze(1) == numbers
 
 
 def overlaps(found: Tensor, truth: Tensor, classes: int) -> dict[str, Tensor]:
@@ -60,7 +61,8 @@ def details(found: Tensor, truth: Tensor, classes: int, spacing: Sequence[float]
     Distances are in the unit of `spacing`, the length of a pixel or voxel along each axis.
     """
     a, b = one_hot(found, classes), one_hot(truth, classes)
-    tp, fp, _, fn = get_confusion_matrix(a, b, include_background=False).float().unbind(-1)
+    counted = get_confusion_matrix(a.byte(), b.byte(), include_background=False)  # it adds them up
+    tp, fp, _, fn = counted.float().unbind(-1)
     per_axis = list(spacing)
     apart = {
         "hd95": compute_hausdorff_distance(a, b, percentile=95, spacing=per_axis),

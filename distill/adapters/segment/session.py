@@ -114,8 +114,9 @@ def record(prepared: Plan, folder: Path, proof: Proof | None, entries: Mapping[s
     """What the run is resolved to, and where it comes from."""
     settings, teacher = prepared.settings, prepared.teacher
     weights = proof.weights if proof else {}
-    own = {**settings.as_dict(), "arguments": _plain(asdict(prepared.options)), "command": prepared.command}
-    write_settings(folder, {**own, "weights": weights, "teacher_sha256": teacher and sha256(teacher.path)})
+    own = {**settings.as_dict(), **_files(prepared), "arguments": _plain(asdict(prepared.options))}
+    origin = {"command": prepared.command, "weights": weights, "teacher_sha256": teacher and sha256(teacher.path)}
+    write_settings(folder, {**own, **origin})
     manifest = {
         "command": prepared.command,
         "versions": versions(("monai", "lightning")),
@@ -136,6 +137,16 @@ def record(prepared: Plan, folder: Path, proof: Proof | None, entries: Mapping[s
         "finished": False,
     }
     write_manifest(folder, {**manifest, **entries})
+
+
+def _files(prepared: Plan) -> dict[str, str | None]:
+    """What the run reads, by absolute paths: it may be resumed from another folder."""
+    student, teacher = str(prepared.settings.student), prepared.teacher
+    return {
+        "student": str(Path(student).absolute()) if Path(student).is_file() else student,
+        "teacher": str(teacher.path.absolute()) if teacher else None,
+        "data": prepared.data.file,
+    }
 
 
 def about(prepared: Plan) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from distill.jobs.layers.findings import STUDENT, TEACHER, Analysis, Compared, S
 from distill.jobs.layers.measures import measure_likeness, reach, read_images, survey
 from distill.jobs.layers.suggestions import candidates, suggest
 from distill.jobs.seeing.gathering import choose_pictures
-from distill.loading import ultralytics_adapter
+from distill.loading import is_unet, ultralytics_adapter
 from distill.pictures.source import Given, Source
 from distill.progress import progress
 from distill.scenes import named_data
@@ -96,6 +96,9 @@ def _check(teacher: str | None, student: str | None, pictures: Any, layers: Sequ
     both = bool(teacher and student)
     if not teacher and not student:
         raise InputError("--student is missing: the network to look at; with --teacher the two are compared")
+    for key, file in ((TEACHER, teacher), (STUDENT, student)):
+        if file and is_unet(file):
+            raise InputError(f"--{key} {file}: this is for detectors; a U-Net's levels are shown by distill heatmap")
     if both and str(teacher).lower().endswith((".yaml", ".yml")):
         raise InputError(f"--teacher {teacher}: a description, not a trained network: give a .pt")
     if both and not pictures:

@@ -14,6 +14,7 @@ from distill.records import HEATMAPS
 from distill.text import one_line
 
 Arrays = dict[str, np.ndarray]
+DICE = "_dice"  # (images, classes): NaN for a class that is rightly not found
 
 
 def moments(run: Path) -> Iterator[tuple[int, Arrays]]:
@@ -27,7 +28,8 @@ def moments(run: Path) -> Iterator[tuple[int, Arrays]]:
     some = False
     for file in files:
         epoch, arrays = _read(file)
-        if all(np.isfinite(values).all() for values in arrays.values() if values.dtype.kind == "f"):
+        maps = [values for name, values in arrays.items() if values.dtype.kind == "f" and not name.endswith(DICE)]
+        if all(np.isfinite(values).all() for values in maps):
             some = True
             yield epoch, arrays
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 from distill.attention.geometry import Lattice
 from distill.errors import InputError
 from distill.jobs.seeing.figures import figures
-from distill.jobs.seeing.kept import Arrays, moments
+from distill.jobs.seeing.kept import DICE, Arrays, moments
 from distill.jobs.seeing.manifest import title_of
 from distill.jobs.seeing.samples import samples_of, whole_of
 from distill.loading import segment_adapter
@@ -102,9 +103,9 @@ def _exhibit(
     planes, wholes = [], []
     for number, (subject, cuts) in enumerate(subjects):
         maps = {row.name: {key: _map(arrays, key, row.name, number) for key in row.sides} for row in rows}
-        known = [key for key in shown if f"{key}_dice" in arrays]
+        known = [key for key in shown if f"{key}{DICE}" in arrays]
         masks = {TRUTH: subject.truth, **{key: arrays[f"{key}_mask_{number}"] for key in known}}
-        dice = {key: dict(zip(names[1:], arrays[f"{key}_dice"][number].tolist(), strict=True)) for key in known}
+        dice = {key: told for key in known if (told := _told(names[1:], arrays[f"{key}{DICE}"][number]))}
         planes += samples_of(subject, cuts, maps, masks, dice, lattices)
         wholes.append(whole_of(subject, planes[-1], maps, masks))
     networks = tuple(Network(key, title_of(str(files[key])), str(files[key]), frozenset(names[1:])) for key in shown)
@@ -122,6 +123,11 @@ def _rows(arrays: Arrays, networks: list[str], p: float) -> Iterator[Row]:
             lattice = Lattice(tuple(step / 2 for step in stride), stride)  # exact: see `adapters.segment.lattices`
             sides[key] = Side(layer, type_, int(channels), arrays[f"{key}_{name}_0"].shape, lattice)
         yield Row(name, sides, kind, p)
+
+
+def _told(classes: list[str], values: np.ndarray) -> dict[str, float]:
+    """The Dice of an image by class, as `Looker.dice` tells it: without the classes that are rightly not found."""
+    return {name: value for name, value in zip(classes, values.tolist(), strict=True) if not math.isnan(value)}
 
 
 def _map(arrays: Arrays, key: str, row: str, number: int) -> np.ndarray:

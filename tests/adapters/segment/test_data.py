@@ -6,7 +6,7 @@ import os
 import numpy as np
 import pytest
 
-from distill.adapters.segment.data import HELD_OUT, find_images, is_volume, read_data, read_labels, stem
+from distill.adapters.segment.data import HELD_OUT, find_images, is_volume, read_data, read_labels, read_size, stem
 from distill.errors import InputError
 
 from .kit import noise, picture, pictures, square, volume, volumes
@@ -201,6 +201,24 @@ def test_a_split_that_is_no_folder_of_images(tmp_path, refused, train):
 def test_names_that_are_wrong(tmp_path, refused, names):
     file = pictures(tmp_path, names=names)
     refused(lambda: read_data(str(file)), "--data", "data.yaml", "background")
+
+
+def test_two_classes_of_one_name(tmp_path, refused):
+    file = pictures(tmp_path, names=["background", "cell", "cell"])
+    refused(lambda: read_data(str(file)), "--data", "two classes are called 'cell'")
+
+
+def test_sizes_are_those_of_the_labels(tmp_path, refused):
+    for mask in (
+        picture(tmp_path / "m.png", square((9, 14), (1, 2), 3)),
+        picture(tmp_path / "p.png", square((9, 14), (1, 2), 3), "P"),
+        volume(tmp_path / "m.nii.gz", square((5, 6, 7), (1, 1, 1), 2)),
+    ):
+        assert read_size(mask) == read_labels(mask).shape
+    four = volume(tmp_path / "four.nii", np.zeros((4, 4, 4, 2), np.uint8))
+    refused(lambda: read_size(four), "four.nii", "(4, 4, 4, 2)")
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    refused(lambda: read_size(tmp_path / "broken.png"), "broken.png", "not readable as a mask")
 
 
 def test_files_that_are_damaged_are_named(tmp_path, refused):

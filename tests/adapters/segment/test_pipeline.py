@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from distill.adapters.segment import pipeline
 from distill.adapters.segment.data import Case, read_data
 from distill.adapters.segment.pipeline import (
     read_case,
@@ -18,6 +19,7 @@ from distill.adapters.segment.pipeline import (
     validation_loader,
     validation_set,
 )
+from distill.errors import InputError
 
 from .kit import noise, picture, pictures, square, volume, volumes
 
@@ -108,6 +110,37 @@ def test_what_cannot_be_read_is_named(tmp_path, refused):
 
 def case(tmp_path, mask, size=(16, 20), name="x"):
     return Case(picture(tmp_path / f"{name}.png", noise(*size, 3)), picture(tmp_path / "masks" / f"{name}.png", mask))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_values_that_are_not_finite_are_an_error(tmp_path, refused, value):
+    """One of them makes the whole normalised image NaN, of which a network makes a mask of nothing."""
+    values = np.ones((4, 5, 6), np.float32)
+    values[1, 2, 3] = value
+    file = volume(tmp_path / "v.nii.gz", values)
+    refused(lambda: read_image(file, 1), "v.nii.gz", "not finite")
+
+
+def test_sizes_are_read_without_the_labels(tmp_path, monkeypatch):
+    data = read_data(str(pictures(tmp_path, size=(40, 70))))
+    monkeypatch.setattr(pipeline, "read_labels", None)
+    assert usual_crop(data) == (32, 64)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_wrong_mask_is_named_where_nothing_is_kept_in_memory(tmp_path, monkeypatch, workers):
+    file = pictures(tmp_path)
+    picture(tmp_path / "masks" / "train" / "train1.png", np.full((24, 32), 7, np.uint8))
+    monkeypatch.setattr(pipeline, "MEMORY", 0)
+    loader = training_loader(training_set(read_data(str(file)), (16, 16)), 3, workers)
+    with pytest.raises(InputError, match=r"train1.png: its mask holds 7, there are 2 classes"):
+        next(iter(loader))
+
+
+def test_a_mask_below_zero_says_so(tmp_path, refused):
+    image = volume(tmp_path / "v.nii.gz", np.ones((4, 4, 4), np.float32))
+    mask = volume(tmp_path / "m.nii.gz", np.array([[[-1, 1], [0, 0]]] * 4, np.int16).repeat(2, 1).repeat(2, 2))
+    refused(lambda: read_case(Case(image, mask), 1, 2), "v.nii.gz", "holds -1")
 
 
 def test_a_mask_is_class_numbers(tmp_path):

@@ -152,6 +152,7 @@ def test_weights_of_a_new_student_follow_from_the_seed(given):
         ({"data": "nowhere"}, ["--data", "nowhere"]),
         ({"teacher_imgsz": 64}, ["--teacher-imgsz is for detectors"]),
         ({"gated_neck": True}, ["--gated-neck is for detectors"]),
+        ({"teacher_precision": "bfloat16"}, ["--teacher-precision is for detectors"]),
         ({"layers": "D1"}, ["--layers without --teacher"]),
         ({"weight": 2.0}, ["--weight without --teacher"]),
         ({"logits": 2.0}, ["--logits without --teacher"]),
@@ -230,6 +231,16 @@ def test_layers_of_one_position_carry_no_attention(given, tmp_path, refused):
     (tmp_path / "deep.yaml").write_text("unet: {channels: [2, 2, 2, 2, 2]}")
     checkpoint(tmp_path / "deep.ckpt", channels=[2, 2, 2, 2, 2])
     refused(lambda: planned(given("deep.yaml", "deep.ckpt", layers="E5"), imgsz=16), "E5", "one position")
+
+
+def test_batches_that_are_too_small(given, tmp_path, refused):
+    (tmp_path / "deep.yaml").write_text("unet: {channels: [2, 2, 2, 2, 2]}")
+    refused(lambda: planned(given("deep.yaml"), imgsz=16, batch=1), "single position", "BatchNorm", "imgsz=")
+    assert planned(given("deep.yaml"), imgsz=16, batch=2) and planned(given("deep.yaml"), imgsz=32, batch=1)
+    shuffled = given("gated.yaml", "gated.ckpt", gates="shuffled")
+    refused(lambda: planned(shuffled, batch=1), "--gates shuffled", "another image")
+    refused(lambda: planned({**shuffled, "teacher_fraction": 0.4}, batch=9), "--gates shuffled", "1 of a batch")
+    assert planned({**shuffled, "teacher_fraction": 0.5}, batch=9)  # three images: two of them are compared
 
 
 def test_devices():

@@ -1,5 +1,7 @@
 """Masks of new images, and U-Nets without Python."""
 
+import sys
+
 import nibabel
 import numpy as np
 import pytest
@@ -90,3 +92,11 @@ def test_what_cannot_be_used(pictures, tmp_path, capsys):
         error = capsys.readouterr().err.strip()
         assert message in error and "\n" not in error and not (tmp_path / "out").exists()
     assert main(["export", "--model", "best.pt"]) == 2 and "yolo export" in capsys.readouterr().err
+
+
+def test_without_onnx_the_extra_is_named(tmp_path, monkeypatch):
+    checkpoint(tmp_path / "net.ckpt", 2)
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(InputError, match=r"pip install 'attention-distill\[export\]'"):
+        export_onnx(str(tmp_path / "net.ckpt"))
+    assert [path.name for path in tmp_path.iterdir()] == ["net.ckpt"]

@@ -15,6 +15,7 @@ from distill.adapters.segment import runs
 from distill.adapters.segment.networks import read_checkpoint
 from distill.cli import main
 from distill.errors import InputError, Interrupted, ProofFailed, TrainingFailed
+from distill.jobs.training import TrainResult
 
 SMALL = {"batch": 4, "imgsz": 16, "workers": 0, "device": "cpu"}
 TINY = "unet: {{channels: [{0}, {1}, {2}], gated: {gated}}}"
@@ -93,13 +94,25 @@ def test_best_loads_into_a_network_of_its_own_description(teacher):
     assert not trained.module.training and trained.crop == (16, 16)
     x = torch.randn(1, 3, 33, 20)
     assert trained.module(x).shape == (1, 2, 33, 20)
-    assert torch.equal(trained.module(x), distill.UNet(**trained.network).eval().requires_grad_(False)(x)) is False
+    own = distill.UNet(**trained.network).eval()
+    assert not torch.equal(trained.module(x), own(x))
+    own.load_state_dict(weights(teacher.best))
+    assert torch.equal(trained.module(x), own(x))
 
 
 def test_last_goes_on_as_a_student_too(teacher, data, tmp_path):
     """From a full checkpoint as from a stripped one; it starts where the other ended."""
     again = distill.train(student=str(teacher.last), data=data, project=str(tmp_path), epochs=1, lr0=1e-9, **SMALL)
     assert again.score == pytest.approx(float(rows(teacher)[-1]["val/dice"]), abs=0.1)
+
+
+def test_a_score_that_does_not_exist_is_not_told(teacher, tmp_path):
+    """No validation image has any foreground, and none was found: the mean Dice is of nothing."""
+    manifest = json.loads((teacher.folder / "manifest.json").read_text())
+    manifest["after"]["metrics"]["dice"] = None
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    result = TrainResult.read(tmp_path)
+    assert np.isnan(result.score) and "not known" in str(result)
 
 
 # ---- the life cycle
@@ -247,3 +260,58 @@ def test_the_record_says_what_made_it(teacher):
     assert manifest["finished"] and manifest["task"] == "unet" and {"monai", "lightning"} <= set(manifest["versions"])
     assert yaml.safe_load((teacher.folder / "distill.yaml").read_text())["arguments"]["epochs"] == 6
     assert Path(manifest["after"]["checkpoint"]) == teacher.best
+
+
+# ---- resuming, elsewhere and of what is damaged
+
+
+@pytest.fixture
+def broken(data, teacher, network, tmp_path, monkeypatch):
+    """A run of three epochs, stopped in the third, whose files were given by relative paths."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "thin.yaml").write_text(Path(network("thin")).read_text())
+    (tmp_path / "big.ckpt").write_bytes(teacher.best.read_bytes())
+    with monkeypatch.context() as patch:
+        start = runs.Segmentation.on_train_epoch_start
+        patch.setattr(
+            runs.Segmentation,
+            "on_train_epoch_start",
+            lambda self: (_ for _ in ()).throw(KeyboardInterrupt) if self.current_epoch == 2 else start(self),
+        )
+        with pytest.raises(Interrupted):
+            distill.train(student="thin.yaml", teacher="big.ckpt", data=data, project="p", name="r", epochs=3, **SMALL)
+    return tmp_path / "p" / "r"
+
+
+def test_a_run_goes_on_from_another_folder(broken, tmp_path, monkeypatch):
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert len(rows(distill.resume("../p/r"))) == 3
+
+
+def test_a_run_that_was_moved_keeps_its_best(broken, tmp_path):
+    """What was best before is not replaced by the first epoch that follows."""
+    moved = broken.rename(tmp_path / "moved")
+    last = torch.load(moved / "weights" / "last.ckpt", weights_only=True)
+    for state in last["callbacks"].values():
+        if "best_model_score" in state:
+            state["best_model_score"] = torch.tensor(2.0)  # out of reach
+            state["best_k_models"] = {path: torch.tensor(2.0) for path in state["best_k_models"]}
+    torch.save(last, moved / "weights" / "last.ckpt")
+    before = read_checkpoint(moved / "weights" / "best.ckpt", "--student").about["epoch"]
+    assert distill.resume(moved).manifest["after"]["epoch"] == before < 3
+
+
+def test_a_damaged_checkpoint_is_named(broken, capsys):
+    last = broken / "weights" / "last.ckpt"
+    last.write_bytes(last.read_bytes()[:2000])
+    assert main(["train", "--resume", str(broken)]) == 2
+    error = capsys.readouterr().err.strip()
+    assert "last.ckpt is damaged" in error and "\n" not in error and last.exists()
+
+
+def test_names_with_commas_stay_in_their_column(tmp_path):
+    given = [{"file": 'a "b", c.png', "dice/white matter, left": 0.5, "iou": float("nan")}]
+    runs.write_cases(tmp_path / "cases.csv", given)
+    (row,) = csv.DictReader((tmp_path / "cases.csv").open(encoding="utf-8"))
+    assert row == {"file": 'a "b", c.png', "dice/white matter, left": "0.5", "iou": ""}

@@ -33,6 +33,13 @@ def cube(at, side, size=(12, 12, 12)):
 # ---- overlap
 
 
+def test_one_hot_takes_a_byte_for_each_position():
+    mask = labels("012", "220")
+    hot = scores.one_hot(mask, 3)
+    assert hot.element_size() == 1 and hot.shape == (1, 3, 2, 3)
+    assert torch.equal(hot.long(), torch.nn.functional.one_hot(mask.long(), 3).movedim(-1, 1))
+
+
 def test_dice_and_iou_by_hand():
     """Class 1: 3 found, 4 true, 2 common; class 2: 1 found, 2 true, 1 common."""
     found, truth = labels("0110", "0102", "0000"), labels("0011", "0112", "0002")

@@ -121,3 +121,9 @@ def test_a_damaged_network(scenes: Path, teacher: Path, tmp_path: Path):  # noqa
     torch.save(content, tmp_path / "nan.pt")
     with pytest.raises(InputError, match=r"layer 'model.2' gives values that are not finite"):
         analyse(str(tmp_path / "nan.pt"), str(teacher), str(scenes), imgsz=64)
+
+
+@pytest.mark.parametrize("given", [{"student": "best.ckpt"}, {"teacher": "unet:8"}])
+def test_a_unet_is_refused_with_the_command_that_shows_it(given):
+    with pytest.raises(InputError, match=r"this is for detectors; .* distill heatmap"):
+        analyse(**given)

@@ -97,6 +97,21 @@ def test_figures_are_of_whole_volumes_and_gates_on_one_scale(finished: distill.T
     assert scales(exhibits, "shared")["G2"].maps == Scale.gate()
 
 
+def test_a_class_that_an_image_lacks_leaves_no_epoch_out(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its Dice is kept as NaN where it is rightly not found; of the other image neither class is there."""
+    for file in (run / "heatmaps").glob("epoch*.npz"):
+        arrays = dict(np.load(file))
+        arrays["student_dice"] = np.array([[0.25, np.nan], [np.nan, np.nan]], arrays["student_dice"].dtype)
+        np.savez(file, **arrays)
+    exhibits, epochs = read_timeline(run)
+    assert epochs == [0, 1, 2] and capsys.readouterr().err == ""
+    for exhibit in exhibits:
+        first, last = exhibit.samples[0], exhibit.samples[-1]
+        assert first.dice == {"student": {"front": 0.25}} and last.dice == {} and last.verdicts == {}
+        assert first.verdicts["student"] == "Dice 0.250 of the whole volume"
+    draw_timeline(run)
+
+
 def test_the_page_tells_each_epochs_dice(finished: distill.TrainResult) -> None:
     page = (finished.folder / "heatmaps" / "report.html").read_text()
     block = json.loads(page.split('id="image-3">')[1].split("</script>")[0])  # the first plane of the second volume
