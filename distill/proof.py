@@ -15,6 +15,7 @@ from distill.teacher import freeze_report
 from distill.terms.base import Reading
 from distill.weighting import gradient_norm, weight_for_share
 
+FAINT = 0.02  # below this deviation it is worth a warning: the teacher's gate has hardly learned anything
 FLAT = 1e-3  # standard deviation of a gate's target, values from 0 to 1, below which there is nothing to follow
 IDENTICAL = 1e-4  # distance of unit maps that rounding alone makes, between two memory formats of one network
 Pass = Callable[[nn.Module], tuple[Tensor, Step]]
@@ -146,6 +147,8 @@ def _title(name: str) -> str:
 
 def _varied(check: Check, spread: float) -> Check:
     """The check of a pair, or that its target is flat in every batch: one without foreground says nothing."""
+    if check.ok and FLAT <= spread < FAINT:
+        return Check(check.name, True, f"{check.detail}; what it is to follow hardly varies (std {spread:.3f})", True)
     if not check.ok or spread >= FLAT:
         return check
     return Check(check.name, False, "what it is to follow is the same everywhere: there is nothing to learn")

@@ -7,7 +7,7 @@ from torch import nn
 from distill.attention.pairs import Pair
 from distill.distiller import Distiller
 from distill.errors import ProofFailed
-from distill.proof import Check, Proof, prove
+from distill.proof import Check, Proof, _varied, prove
 from distill.teacher import Teacher
 from distill.terms.attention import AttentionTerm
 from distill.terms.base import Batch
@@ -327,6 +327,12 @@ def test_a_weight_of_zero_is_named_by_its_term():
 def test_a_gate_that_is_the_same_everywhere_teaches_nothing():
     proof = prove(distiller := two_terms(teacher_open=True), Gated(1).train(), passes(distiller), 0.2)
     assert failed(proof) == {"pair G2": "what it is to follow is the same everywhere: there is nothing to learn"}
+
+
+@pytest.mark.parametrize(("spread", "warning"), [(0.01, True), (0.1, False)])
+def test_a_gate_that_hardly_varies_is_worth_a_warning(spread, warning):
+    check = _varied(Check("pair G2", True, "loss 0.1"), spread)
+    assert check.ok and check.warning == warning and ("hardly varies (std 0.010)" in check.detail) == warning
 
 
 def labelled(distiller, *masks):

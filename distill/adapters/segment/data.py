@@ -210,7 +210,8 @@ def _paired(images: Path, masks: Path, given: str) -> list[Case]:
 
 def _split(cases: list[Case]) -> tuple[list[Case], list[Case]]:
     ordered = sorted(cases, key=lambda case: case.name)
-    return [c for i, c in enumerate(ordered) if (i + 1) % HELD_OUT], ordered[HELD_OUT - 1 :: HELD_OUT]
+    every = min(HELD_OUT, max(2, len(ordered)))  # of fewer the last one
+    return [c for i, c in enumerate(ordered) if (i + 1) % every], ordered[every - 1 :: every]
 
 
 def _form(cases: Sequence[Case], given: str) -> tuple[int, int]:

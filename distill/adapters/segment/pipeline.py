@@ -192,7 +192,10 @@ class _Checked(mt.Transform):
             mask = mask / 255
         elif high >= self._classes or low < 0:
             wrong = low if low < 0 else high
-            raise InputError(f"{case['file']}: its mask holds {wrong:g}, there are {self._classes} classes (from 0)")
+            raise InputError(
+                f"{case['file']}: its mask holds {wrong:g}, there are {self._classes} classes (from 0): mend the mask, "
+                f"or name every class in the data.yaml"
+            )
         return {**case, "mask": mask}
 
 

@@ -179,6 +179,10 @@ def _lines(found: Plan, mine: Sequence[LayerInfo], theirs: Sequence[LayerInfo]) 
         f"{len(data.train)} training and {len(data.val)} validation {'images' if data.dims == 2 else 'volumes'}, "
         f"classes {', '.join(data.names)}; crops of {'x'.join(map(str, found.crop))}, batch {found.batch}"
     ]
+    if both := {case.image for case in data.train} & {case.image for case in data.val}:
+        lines.append(
+            f"warning: {len(both)} of the validation images are training images too: no Dice on them means much"
+        )
     sides = [{layer.name: layer for layer in side} for side in (mine, theirs)]
     rows = [("pair", "student layer", "shape", "teacher layer", "shape", "compared by")]
     for pair in (*found.pairs, *found.gates):

@@ -131,7 +131,8 @@ class Band:
         self.page.text(x, self.top + TITLE + LINE, facts, 8.5, width, color=GREY)
 
     def _panel(self, column: int, colours: np.ndarray, name: str) -> None:
-        mixed = blend(self.under, colours, self.opacity)
+        bare = self.row.kind == "gate"  # one colour is one value, as the bar says
+        mixed = blend(self.under, colours, 1.0 if bare else self.opacity)
         self.page.picture(self.layout.x(column), self._y, mixed, f"{self.row.name} {name}")
         panel = Area(self.layout.x(column), self._y, self.layout.size[1], self.layout.size[0])
         draw_masks(self.page, panel, self.exhibit, self.sample, TRUTH, {}, thin=True)

@@ -21,7 +21,7 @@ from distill.view.sheet.grid import Cell, Grid, by_level, place
 from distill.view.sheet.layout import BETWEEN, HEAD, LINE, MARGIN, STRIP, Layout
 
 RULE = "#d0d0d0"
-NOTE = "Maps cover the grey picture at {opacity}. Values beyond the ends of a colour bar take its end colours."
+NOTE = "Maps cover the grey picture at {opacity}.{bare} Values beyond the ends of a colour bar take its end colours."
 CONTROLS = (
     "Distances and cosines are to the teacher's map of this image; others: to its maps of other images (mean); "
     "flat, untrained: those of a map that is everywhere alike, and of a student that was never trained."
@@ -71,7 +71,8 @@ class _Sheet:
     def draw(self) -> Figure:
         layout = (Grid if by_level(self.exhibit) else Layout).of(self.exhibit, self.sample)
         bottom = layout.y(len(layout.levels) if isinstance(layout, Grid) else len(self.exhibit.rows))
-        notes = [NOTE.format(opacity=f"{self.opacity:.0%}"), *([CONTROLS] if self.exhibit.reference else [])]
+        bare = " Gates are drawn without it." if any(row.kind == "gate" for row in self.exhibit.rows) else ""
+        notes = [NOTE.format(opacity=f"{self.opacity:.0%}", bare=bare), *([CONTROLS] if self.exhibit.reference else [])]
         notes += [MASKS] if self.exhibit.classes else []
         page = Page(layout.width, bottom + len(notes) * LINE + 8)
         picture = resized(self.sample.picture, layout.size)

@@ -163,8 +163,11 @@ def test_an_empty_split(tmp_path, refused, split, word):
     refused(lambda: read_data(str(file)), "data.yaml", f"no {word} images")
 
 
-def test_too_few_cases_to_hold_any_out(tmp_path, refused):
-    refused(lambda: read_data(str(folder(tmp_path, 4))), "no validation images")
+def test_of_few_cases_the_last_one_validates(tmp_path, refused):
+    found = read_data(str(folder(tmp_path / "three", 3)))
+    assert [case.name for case in found.val] == [sorted(case.name for case in (*found.train, *found.val))[-1]]
+    assert len(found.train) == 2
+    refused(lambda: read_data(str(folder(tmp_path / "one", 1))), "no validation images")
 
 
 def test_pictures_and_volumes_are_not_mixed(tmp_path, refused):
