@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from distill.attention.geometry import Lattice
 from distill.attention.objects import Object
 from distill.jobs.seeing.figures import figures
 from distill.view.exhibit import Exhibit, Numbers
-from distill.view.report.encode import LONGEST, crop, dumps, half, picture
+from distill.view.report.encode import FINEST, LONGEST, coarse, crop, dumps, half, picture
 from distill.view.report.missed import missed
 from distill.view.report.page import SCRIPTS, _part, page, save_page
 from distill.view.scale import difference, scales
@@ -241,3 +242,18 @@ def test_saving_replaces_the_file(tmp_path):
 def test_the_scripts_can_stand_in_a_page():
     for name in SCRIPTS:
         assert "</script" not in _part(name) and "<!--" not in _part(name)
+
+
+def test_a_map_of_more_cells_than_a_screen_shows_is_carried_on_a_coarser_grid():
+    """Area means, where they were: the mass stays, and so does the place of its centre in the input."""
+    values = np.zeros((400, 100), np.float32)
+    values[120:130, 70] = 1.0
+    lattice = Lattice((0.5, 2.0), (1.0, 4.0))
+    shown, moved = coarse(values, lattice)
+    assert shown.shape == (FINEST, 100) and shown.mean() == pytest.approx(values.mean())
+    for grid, where in ((values, lattice), (shown, moved)):
+        rows, columns = np.indices(grid.shape)
+        centre = where.centre((rows * grid).sum() / grid.sum(), (columns * grid).sum() / grid.sum())
+        assert centre == pytest.approx((125.0, 282.0), abs=0.01)
+    small = np.ones((3, 5), np.float32)
+    assert coarse(small, lattice) == (small, lattice)

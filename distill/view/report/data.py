@@ -13,7 +13,7 @@ from distill.attention.geometry import Lattice
 from distill.view.boxes import styles
 from distill.view.canvas import DIM
 from distill.view.exhibit import TRUTH, Exhibit, Interval, Row, Sample
-from distill.view.report.encode import SMALL, crop, half, mask, picture, thing
+from distill.view.report.encode import SMALL, coarse, crop, half, mask, picture, thing
 from distill.view.report.missed import missed, objects_of
 from distill.view.scale import MODES, TITLES, Mode, RowScale, Scale, difference, lut, relative, scales
 
@@ -152,7 +152,7 @@ def _epoch(exhibit: Exhibit, sample: Sample, later: bool) -> dict[str, Any]:
     reference = exhibit.reference.key if exhibit.reference else None
     left_out = reference if later else None
     maps = {
-        row.name: {key: _map(row, values) for key, values in sample.maps[row.name].items() if key != left_out}
+        row.name: {key: _map(row, sample, key) for key in sample.maps[row.name] if key != left_out}
         for row in exhibit.rows
     }
     differences = {
@@ -186,19 +186,24 @@ def _classes(exhibit: Exhibit) -> list[dict[str, Any]]:
     return [{"name": name, "colour": look[name][0] if name in look else None} for name in exhibit.classes]
 
 
-def _map(row: Row, values: np.ndarray) -> dict[str, Any]:
-    """A map as it is, its root mean square and its own scale."""
+def _map(row: Row, sample: Sample, key: str) -> dict[str, Any]:
+    """A map as it is, its root mean square and its own scale; on a coarser grid, whose lattice it brings, if large."""
+    values = sample.maps[row.name][key]
+    lattice = sample.lattices.get(row.name, {}).get(key) or row.sides[key].lattice
+    shown, moved = coarse(values, lattice)
     peak = int(np.abs(values).argmax())
     ratio = float(relative(values).flat[peak])
     own = Scale.gate() if row.kind == "gate" else Scale.each(values)
-    return half(values) | {"unit": float(values.flat[peak]) / ratio if ratio else 1.0, "own": _scale(own)}
+    unit = float(values.flat[peak]) / ratio if ratio else 1.0
+    return half(shown) | {"unit": unit, "own": _scale(own)} | ({} if moved is lattice else {"lattice": _lattice(moved)})
 
 
 def _differences(row: Row, sample: Sample, key: str, reference: str) -> dict[str, Any]:
     """By mode, on the grid and lattice on which the two networks meet; gates have one for every mode."""
     modes: tuple[Mode, ...] = ("shared",) if row.kind == "gate" else ("shared", "raw")
     found = {mode: difference(row, sample, key, reference, mode) for mode in modes}
-    return {mode: half(values) | {"lattice": _lattice(lattice)} for mode, (values, lattice) in found.items()}
+    shown = {mode: coarse(values, lattice) for mode, (values, lattice) in found.items()}
+    return {mode: half(values) | {"lattice": _lattice(lattice)} for mode, (values, lattice) in shown.items()}
 
 
 def collect(exhibits: Sequence[Exhibit], epochs: Sequence[int]) -> tuple[dict[str, Any], list[dict[str, Any]]]:

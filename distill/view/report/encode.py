@@ -10,11 +10,15 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image, ImageDraw
 
+from distill.attention.geometry import Lattice
+from distill.attention.maps import AttentionMap
 from distill.attention.objects import Object
 
 LONGEST = 960  # pixels of a picture's longer side; a larger one only weighs more
+FINEST = 160  # cells along each side of a map: what stride 8 gives at 1280 pixels
 SMALL = 200  # of a thumbnail's
 QUALITY = 85
 FULL = 32768.0  # where a map's peak lies in float16: under its largest value, with 29 powers of two beneath
@@ -72,6 +76,18 @@ def half(values: np.ndarray) -> dict[str, Any]:
     factor = float(finite.max(initial=0.0)) / FULL or 1.0
     packed = (values.astype(np.float64) / factor).astype("<f2")
     return {"shape": list(values.shape), "factor": factor, "data": _text(packed.tobytes())}
+
+
+def coarse(values: np.ndarray, lattice: Lattice) -> tuple[np.ndarray, Lattice]:
+    """A map (h, w) with its lattice, on a grid of at most `FINEST` cells a side: area means where it has more.
+
+    A U-Net's finest maps have a cell for each pixel, megabytes for each picture and epoch; no screen shows them.
+    """
+    size = tuple(min(FINEST, cells) for cells in values.shape)
+    if size == values.shape:
+        return values, lattice
+    found = AttentionMap(torch.from_numpy(values[None].astype(np.float32)), "").resize(size).values[0].numpy()
+    return found, lattice.moved(values.shape, size)
 
 
 def thing(item: Object) -> dict[str, Any]:

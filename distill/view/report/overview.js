@@ -16,7 +16,8 @@ function drawHead() {
       + (some ? "; that of a gate (G) has its coefficients, between 0 and 1" : "");
   const distance = gates ? "the norm of their difference: 0 where they are the same"
     : "the norm of their difference, each brought to norm 1 before: 0 where they are the same up to a factor, 1.41 "
-      + "where they share nothing";
+      + "where they share nothing"
+      + (some ? "; that of a gate's is of its coefficients as they are, and so grows with the grid" : "");
   byId("what").textContent = `A map shows ${map}. ` + (report.reference
     ? `The distance between two maps is ${distance}.`
     : "Without a teacher there is nothing to compare with, so there are no distances and no differences.")

@@ -44,7 +44,7 @@ function content(panel) {
   const unit = state.mode === "shared" && row.kind === "energy" ? map.unit : 1;
   const scale = mode.maps ?? map.own;
   if ([unit, scale.low, scale.high].some(missing)) return { note: "This map has values that are not finite." };
-  return { map, unit, scale, lattice: block.lattices[row.name]?.[panel.key] ?? row.sides[panel.key].lattice };
+  return { map, unit, scale, lattice: map.lattice ?? block.lattices[row.name]?.[panel.key] ?? row.sides[panel.key].lattice };
 }
 
 /** A value in the units of its scale, and the value as it is. */
