@@ -18,6 +18,7 @@ from distill.adapters.segment.networks import Trained, read_checkpoint
 from distill.adapters.segment.pipeline import read_image
 from distill.adapters.segment.plan import device_of
 from distill.errors import InputError
+from distill.text import one_line
 
 
 def predict(model: str, source: Any, device: str | None = None) -> Iterator[tuple[Path, np.ndarray, Trained]]:
@@ -33,9 +34,21 @@ def predict(model: str, source: Any, device: str | None = None) -> Iterator[tupl
             raise InputError(f"--source {file}: the network reads {'pictures' if is_volume(file) else 'volumes'}")
         if (other := named.setdefault(stem(file), file)) != file:
             raise InputError(f"--source: {other} and {file} would give one mask: predict them apart")
+    for file in files:  # before hours of work: a broken one at the end would discard it
+        _check_head(file)
     where = device_of(device)
     network = trained.module.to(where)
     return _masks(files, network, trained, where)
+
+
+def _check_head(file: Path) -> None:
+    try:
+        if is_volume(file):
+            nibabel.load(file)
+        else:
+            Image.open(file).close()
+    except Exception as error:  # the readers raise whatever their formats do
+        raise InputError(f"{file}: not readable as an image: {one_line(error)}") from error
 
 
 def write_mask(folder: Path, file: Path, mask: np.ndarray) -> Path:

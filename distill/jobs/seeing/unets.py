@@ -29,6 +29,7 @@ from distill.view.exhibit import STUDENT, TEACHER, TRUTH, Exhibit, Network, Row,
 
 USUAL = {2: 16, 3: 4}  # images shown, by their dimensions; a volume is three pictures
 LARGEST = 2**22  # pixels or voxels of which a network's features are kept: 160^3, half a gigabyte for 32 channels
+WEIGHED = 200  # images, evenly spread, on which gates are weighed: each is seen once more for every gate
 WINDOW = 2  # times the crop of training: what is shown of larger ones
 
 
@@ -187,11 +188,12 @@ def _renumbered(labels: np.ndarray, own: Sequence[str], classes: Sequence[str]) 
 def _worth(
     subjects: _Subjects, lookers: Mapping[str, Any], cases: Sequence[Any], dataset: Any, split: str | bool
 ) -> tuple[dict[str, Any], Iterator[Any]]:
-    """Of which networks, and on which images, gates are weighed: on the whole split where the data alone is given."""
+    """Of which networks, and on which images, gates are weighed: on the split where the data alone is given."""
     known = {} if dataset is None else {key: one for key, one in lookers.items() if one.names == dataset.names}
     if split:
         cases = [(case.image, case.mask) for case in getattr(dataset, str(split))]
     labelled = [case for case in cases if case[1] is not None]
+    labelled = [labelled[i * len(labelled) // WEIGHED] for i in range(WEIGHED)] if len(labelled) > WEIGHED else labelled
     fitting = (
         one for one in subjects.read(progress(labelled, "gates", len(labelled))) if math.prod(one.size) <= LARGEST
     )
@@ -208,6 +210,9 @@ def _notes(exhibit: Exhibit, lookers: Mapping[str, Any], dataset: Any, seen: _Se
         yield f"{count} {things} are too few to say of any pair that it tells nothing: at least {LEAST_IMAGES}"
     if unlabelled := sum(TRUTH not in sample.masks for sample in exhibit.samples):
         yield f"{unlabelled} of {count} {things} have no known masks: --data names them"
+    gated = any(row.kind == "gate" for row in exhibit.rows)
+    if gated and not exhibit.numbers.gates and seen.cut == count and TRUTH in exhibit.samples[0].masks:
+        yield f"what each gate is worth is not told: all {things} are larger than {LARGEST:,} pixels or voxels"
     if seen.cut:
         yield f"{seen.cut} of {count} {things} are large: maps are of a part around the foreground, Dice of the whole"
     for key, looker in lookers.items():

@@ -100,3 +100,11 @@ def test_without_onnx_the_extra_is_named(tmp_path, monkeypatch):
     with pytest.raises(InputError, match=r"pip install 'attention-distill\[export\]'"):
         export_onnx(str(tmp_path / "net.ckpt"))
     assert [path.name for path in tmp_path.iterdir()] == ["net.ckpt"]
+
+
+def test_a_broken_image_is_found_before_any_is_predicted(pictures, tmp_path, monkeypatch):
+    checkpoint(tmp_path / "net.ckpt", 2)
+    (pictures / "z.png").write_bytes(b"no picture")
+    monkeypatch.setattr("distill.adapters.segment.scores.infer", lambda *_: pytest.fail("predicted"))
+    with pytest.raises(InputError, match=r"z\.png: not readable as an image"):
+        distill.predict(str(tmp_path / "net.ckpt"), str(pictures), tmp_path / "out", "cpu")

@@ -315,3 +315,8 @@ def test_names_with_commas_stay_in_their_column(tmp_path):
     runs.write_cases(tmp_path / "cases.csv", given)
     (row,) = csv.DictReader((tmp_path / "cases.csv").open(encoding="utf-8"))
     assert row == {"file": 'a "b", c.png', "dice/white matter, left": "0.5", "iou": ""}
+
+
+def test_doctor_checks_gates_that_follow_the_labels_without_a_teacher(data, network):
+    checks = distill.doctor(student=network("gated-thin"), data=data, gates="truth", **SMALL)
+    assert all(check.ok for check in checks) and {"pair G2", "weight of gates"} <= {check.name for check in checks}
