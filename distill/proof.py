@@ -161,5 +161,5 @@ def _weight(term: str, weight: float, task: Sequence[float], own: Sequence[float
     if not 0 < weight < float("inf"):
         return Check(title, False, f"it came out as {weight}: task gradient {sum(task):.3g}, ours {sum(own):.3g}")
     reached = weight * sum(own) / sum(task) if sum(task) > 0 else float("inf")
-    how = "measured" if measured else "given"
+    how = "measured" if measured else "fixed"
     return Check(title, True, f"{weight:.4g}, {how}: {reached:.3g} of the task's gradient at the tapped layers")

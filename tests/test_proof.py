@@ -103,7 +103,7 @@ def test_a_given_weight_is_taken_and_its_share_told(student, teacher):
     proof = proof_of(student, teacher, fixed=5.0)
     assert proof.weights == {"attention": 5.0}
     measured = proof_of(Toy(seed=1).train(), teacher, share=1.0).weights["attention"]
-    assert f"5, given: {5 / measured:.3g} of the task's" in proof.checks[-1].detail
+    assert f"5, fixed: {5 / measured:.3g} of the task's" in proof.checks[-1].detail
 
 
 def test_the_distiller_is_left_with_the_weight_which_does_not_depend_on_the_one_before(student, teacher):
@@ -316,7 +316,7 @@ def test_a_weight_is_given_for_one_term_and_measured_for_the_other():
     proof = prove(distiller := two_terms(), Gated(1).train(), passes(distiller), 0.2, {"attention": 7.0})
     assert proof.weights == {"attention": 7.0, "gates": measured.weights["gates"]} == distiller.weights
     details = {check.name: check.detail for check in proof.checks}
-    assert "7, given" in details["weight"] and "measured: 0.2 of" in details["weight of gates"]
+    assert "7, fixed" in details["weight"] and "measured: 0.2 of" in details["weight of gates"]
 
 
 def test_a_weight_of_zero_is_named_by_its_term():
