@@ -5,20 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from glob import glob
 from pathlib import Path
 from typing import Any
 
 import nibabel
-import numpy as np
 import yaml
-from PIL import Image
 
+from distill.adapters.segment.files import is_volume, read_labels, stem, suffix_of
 from distill.errors import InputError
 from distill.text import one_line
 
-PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
-VOLUMES = (".nii", ".nii.gz")
 MASKS = ("masks", "labels", "semantic")  # folders of masks beside `images`, the first that is there
 HELD_OUT = 5  # where no split is named, every fifth case in the order of names validates
 
@@ -74,70 +70,6 @@ def read_data(given: str) -> Data:
     dims, channels = _form([*train, *val], given)
     names = names or _found_names([*train, *val])
     return Data(str(path.absolute()), tuple(train), tuple(val), tuple(names), dims, channels)
-
-
-def stem(path: Path) -> str:
-    """The name without `.png` or `.nii.gz`."""
-    return path.name[: -len(suffix)] if (suffix := _suffix(path)) else path.stem
-
-
-def find_images(source: str | Sequence[str]) -> list[Path]:
-    """The images and volumes of a file, a folder or a pattern, or of several of these. Raises InputError for none."""
-    files: list[Path] = []
-    for text in [source] if isinstance(source, str) else source:
-        path = Path(text).expanduser()
-        matched = sorted(map(Path, glob(str(path), recursive=True)))
-        here = sorted(path.iterdir()) if path.is_dir() else [path] if path.is_file() else matched
-        found = [file for file in here if _suffix(file)]
-        if not found:
-            raise InputError(f"--source {text}: no images or volumes there ({', '.join((*PICTURES, *VOLUMES))})")
-        files += found
-    return files
-
-
-def is_volume(path: Path) -> bool:
-    """Is it NIfTI, by its name?"""
-    return _suffix(path) in VOLUMES
-
-
-def read_labels(path: Path) -> np.ndarray:
-    """A mask as it is stored, whole numbers (H, W) or (D, H, W); palettes give their indices.
-
-    Raises InputError for what cannot be read or has channels.
-    """
-    try:
-        if is_volume(path):
-            values = np.asanyarray(nibabel.load(path).dataobj).round().astype(np.int64)
-        else:
-            with Image.open(path) as image:
-                values = np.array(image).astype(np.int64)
-    except Exception as error:  # the readers raise whatever their formats do
-        raise InputError(f"{path}: not readable as a mask: {one_line(error)}") from error
-    if values.ndim != (3 if is_volume(path) else 2):
-        raise InputError(f"{path}: a mask holds class numbers, one for each position, but this is {values.shape}")
-    return values
-
-
-def read_size(path: Path) -> tuple[int, ...]:
-    """The grid of a mask, (H, W) or (D, H, W), by the head of its file. Raises InputError as `read_labels` does."""
-    try:
-        if is_volume(path):
-            size = tuple(map(int, nibabel.load(path).shape))
-        else:
-            with Image.open(path) as image:
-                size = image.height, image.width
-    except Exception as error:  # as in `read_labels`
-        raise InputError(f"{path}: not readable as a mask: {one_line(error)}") from error
-    if len(size) != (3 if is_volume(path) else 2):
-        raise InputError(f"{path}: a mask holds class numbers, one for each position, but this is {size}")
-    return size
-
-
-def _suffix(path: Path) -> str:
-    name = path.name.lower()
-    if name.startswith("."):  # what some systems leave beside every file
-        return ""
-    return next((suffix for suffix in (*VOLUMES[::-1], *PICTURES) if name.endswith(suffix)), "")
 
 
 def _entries(path: Path, given: str) -> dict[str, Any]:
@@ -199,8 +131,8 @@ def _paired(images: Path, masks: Path, given: str) -> list[Case]:
     for folder in (images, masks):
         if not folder.is_dir():
             raise InputError(f"--data {given}: {folder} is no folder")
-    by_stem = {stem(file): file for file in sorted(masks.iterdir()) if _suffix(file)}
-    files = [file for file in sorted(images.iterdir()) if _suffix(file)]
+    by_stem = {stem(file): file for file in sorted(masks.iterdir()) if suffix_of(file)}
+    files = [file for file in sorted(images.iterdir()) if suffix_of(file)]
     if alone := [file for file in files if stem(file) not in by_stem]:
         raise InputError(
             f"--data {given}: {len(alone)} of {len(files)} images have no mask in {masks}, such as {alone[0].name}"

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from distill.adapters.segment import scores
-from distill.adapters.segment.data import Data, find_images, is_volume
+from distill.adapters.segment.data import Data
+from distill.adapters.segment.files import find_images, is_volume
 from distill.adapters.segment.lattices import exact_lattice, layers_of_whole_cells
 from distill.adapters.segment.networks import Trained, build, read_checkpoint
 from distill.adapters.segment.plan import device_of

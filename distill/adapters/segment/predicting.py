@@ -13,10 +13,10 @@ import torch
 from PIL import Image
 
 from distill.adapters.segment import scores
-from distill.adapters.segment.data import find_images, is_volume, stem
+from distill.adapters.segment.files import find_images, is_volume, stem
 from distill.adapters.segment.networks import Trained, read_checkpoint
-from distill.adapters.segment.pipeline import read_image
 from distill.adapters.segment.plan import device_of
+from distill.adapters.segment.reading import read_image
 from distill.errors import InputError
 from distill.text import one_line
 

@@ -25,7 +25,7 @@ from monai.metrics import (
 )
 from torch import Tensor, nn
 
-from distill.adapters.segment.data import is_volume
+from distill.adapters.segment.files import is_volume
 
 OVERLAPS = ("dice", "iou")
 DETAILS = ("precision", "recall", "hd95", "asd")

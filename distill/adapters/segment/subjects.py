@@ -16,8 +16,9 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from distill.adapters.segment.data import Case, is_volume, stem
-from distill.adapters.segment.pipeline import read_case, read_image
+from distill.adapters.segment.data import Case
+from distill.adapters.segment.files import is_volume, stem
+from distill.adapters.segment.reading import read_case, read_image
 from distill.attention.geometry import Frame, Lattice
 
 WINDOW = 1, 99  # percentiles of a volume's values that become black and white

@@ -6,7 +6,8 @@ import os
 import numpy as np
 import pytest
 
-from distill.adapters.segment.data import HELD_OUT, find_images, is_volume, read_data, read_labels, read_size, stem
+from distill.adapters.segment.data import HELD_OUT, read_data
+from distill.adapters.segment.files import find_images, is_volume, read_labels, read_size, stem
 from distill.errors import InputError
 
 from .kit import noise, picture, pictures, square, volume, volumes

@@ -10,8 +10,6 @@ from PIL import Image
 from distill.adapters.segment import pipeline
 from distill.adapters.segment.data import Case, read_data
 from distill.adapters.segment.pipeline import (
-    read_case,
-    read_image,
     reseed,
     training_loader,
     training_set,
@@ -19,6 +17,7 @@ from distill.adapters.segment.pipeline import (
     validation_loader,
     validation_set,
 )
+from distill.adapters.segment.reading import read_case, read_image
 from distill.errors import InputError
 
 from .kit import noise, picture, pictures, square, volume, volumes
@@ -123,7 +122,7 @@ def test_values_that_are_not_finite_are_an_error(tmp_path, refused, value):
 
 def test_sizes_are_read_without_the_labels(tmp_path, monkeypatch):
     data = read_data(str(pictures(tmp_path, size=(40, 70))))
-    monkeypatch.setattr(pipeline, "read_labels", None)
+    monkeypatch.setattr(Image.Image, "load", lambda _: pytest.fail("the pixels were read"))
     assert usual_crop(data) == (32, 64)
 
 

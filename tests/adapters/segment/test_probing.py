@@ -15,9 +15,10 @@ import distill
 from distill.adapters.segment import scores
 from distill.adapters.segment.lattices import layers_of_whole_cells
 from distill.adapters.segment.networks import build, read_checkpoint
-from distill.adapters.segment.pipeline import read_case, validation_set
+from distill.adapters.segment.pipeline import validation_set
 from distill.adapters.segment.plan import plan
 from distill.adapters.segment.probing import PROBES, Probe
+from distill.adapters.segment.reading import read_case
 from distill.adapters.segment.watched import Look, looks, see
 from distill.attention.layers import by_role
 from distill.attention.taps import Taps

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from distill.adapters.segment.pipeline import read_image
+from distill.adapters.segment.reading import read_image
 from distill.adapters.segment.subjects import cut_out, planes, read_subject, window
 from distill.attention.geometry import Lattice, resample
 
