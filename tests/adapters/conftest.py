@@ -27,6 +27,7 @@ import torch
 from ultralytics.utils import YAML, callbacks
 
 import distill
+from distill.adapters.ultralytics.session import Session
 from distill.adapters.ultralytics.trainers import DistillationMixin
 from distill.scenes import write_scenes
 
@@ -106,6 +107,20 @@ def train(
         return distill.train(**{**always, **{k: str(v) if isinstance(v, Path) else v for k, v in more.items()}})
 
     return run
+
+
+@pytest.fixture
+def starts(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, torch.Tensor]]:
+    """The state of each trainer's student when its session begins, before the first step."""
+    seen: list[dict[str, torch.Tensor]] = []
+    begin = Session.begin
+
+    def began(trainer: Any) -> Session:
+        seen.append({name: tensor.detach().clone() for name, tensor in trainer.model.state_dict().items()})
+        return begin(trainer)
+
+    monkeypatch.setattr(Session, "begin", began)
+    return seen
 
 
 @pytest.fixture

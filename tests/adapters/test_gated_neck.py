@@ -21,7 +21,7 @@ from distill.adapters.ultralytics.anatomy import build_teacher, gates_of, layers
 from distill.adapters.ultralytics.gating import gate_neck, gate_state, top_down
 from distill.adapters.ultralytics.inputs import read_checkpoint
 from distill.adapters.ultralytics.plan import Plan, plan
-from distill.adapters.ultralytics.session import Session, _fixed, _terms
+from distill.adapters.ultralytics.session import _fixed, _terms
 from distill.adapters.ultralytics.students import is_pruned
 from distill.adapters.ultralytics.supervision import check_shuffled
 from distill.adapters.ultralytics.wrapper import upright
@@ -98,20 +98,6 @@ def planned(scenes: Path) -> Callable[..., Plan]:
         return plan(settings, {"imgsz": 64, "device": "cpu", **arguments}, "a test")
 
     return make
-
-
-@pytest.fixture
-def starts(monkeypatch: pytest.MonkeyPatch) -> Starts:
-    """The state of each trainer's student when its session begins, before the first step."""
-    seen: Starts = []
-    begin = Session.begin
-
-    def began(trainer: Any) -> Session:
-        seen.append({name: tensor.detach().clone() for name, tensor in trainer.model.state_dict().items()})
-        return begin(trainer)
-
-    monkeypatch.setattr(Session, "begin", began)
-    return seen
 
 
 def built(prepared: Plan, folder: Path) -> Any:

@@ -14,7 +14,6 @@ from ultralytics.nn.tasks import load_checkpoint
 
 import distill
 from distill.adapters.ultralytics.plan import Plan, plan
-from distill.adapters.ultralytics.session import Session
 from distill.adapters.ultralytics.students import is_pruned
 from distill.adapters.ultralytics.trainers import KEY
 from distill.config import Settings
@@ -47,20 +46,6 @@ def pruned(folder: Path, **keys: Any) -> Path:
 
 def shapes(file: Path) -> Shapes:
     return {name: tensor.shape for name, tensor in weights(file).items()}
-
-
-@pytest.fixture
-def starts(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, torch.Tensor]]:
-    """The state of each trainer's student when its session begins, before the first step."""
-    seen: list[dict[str, torch.Tensor]] = []
-    begin = Session.begin
-
-    def began(trainer: Any) -> Session:
-        seen.append({name: tensor.detach().clone() for name, tensor in trainer.model.state_dict().items()})
-        return begin(trainer)
-
-    monkeypatch.setattr(Session, "begin", began)
-    return seen
 
 
 def test_a_pruned_yolo11n_is_trained_as_it_is(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from dataclasses import asdict
 from itertools import islice
@@ -19,7 +19,6 @@ from distill.adapters.segment import evaluation, scores
 from distill.adapters.segment.module import task_loss, training_pass
 from distill.adapters.segment.pipeline import reseed
 from distill.adapters.segment.plan import Plan
-from distill.attention.pairs import Pair
 from distill.distiller import Distiller, Step
 from distill.networks.unet import UNet
 from distill.proof import Check, Proof, prove
@@ -188,8 +187,3 @@ def _batch(batch: Mapping[str, Any], device: Any) -> Batch:
 
 def _plain(options: Mapping[str, Any]) -> dict[str, Any]:
     return {key: list(value) if isinstance(value, tuple) else value for key, value in options.items()}
-
-
-def pairs_of(prepared: Plan) -> Sequence[Pair]:
-    """Everything that is compared."""
-    return (*prepared.pairs, *prepared.gates)

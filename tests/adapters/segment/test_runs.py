@@ -2,6 +2,7 @@
 
 import csv
 import json
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -118,35 +119,27 @@ def test_a_score_that_does_not_exist_is_not_told(teacher, tmp_path):
 # ---- the life cycle
 
 
-@pytest.fixture
-def cut_short(monkeypatch):
+@contextmanager
+def stopping(monkeypatch, epoch, error):
     """Training stops, as by Ctrl-C or a kill, when this epoch (from 0) begins."""
     start = runs.Segmentation.on_train_epoch_start
 
-    def arm(epoch, error):
-        def stopping(self):
-            if self.current_epoch == epoch:
-                raise error
-            start(self)
+    def stop(self):
+        if self.current_epoch == epoch:
+            raise error
+        start(self)
 
-        monkeypatch.setattr(runs.Segmentation, "on_train_epoch_start", stopping)
+    with monkeypatch.context() as patch:
+        patch.setattr(runs.Segmentation, "on_train_epoch_start", stop)
+        yield
 
-    return arm
 
-
-def test_a_resumed_run_equals_an_unbroken_one(data, network, teacher, tmp_path, cut_short, monkeypatch):
+def test_a_resumed_run_equals_an_unbroken_one(data, network, teacher, tmp_path, monkeypatch):
     setting = {"student": network("gated-thin"), "data": data, "teacher": str(teacher.best)}
     setting |= {"gates": "shuffled", "logits": 2}
     whole = distill.train(**setting, project=str(tmp_path), name="whole", epochs=3, **SMALL)
-    with monkeypatch.context() as patch:
-        start = runs.Segmentation.on_train_epoch_start
-        patch.setattr(
-            runs.Segmentation,
-            "on_train_epoch_start",
-            lambda self: (_ for _ in ()).throw(KeyboardInterrupt) if self.current_epoch == 2 else start(self),
-        )
-        with pytest.raises(Interrupted, match=r"distill train --resume .*broken"):
-            distill.train(**setting, project=str(tmp_path), name="broken", epochs=3, **SMALL)
+    with stopping(monkeypatch, 2, KeyboardInterrupt()), pytest.raises(Interrupted, match=r"train --resume .*broken"):
+        distill.train(**setting, project=str(tmp_path), name="broken", epochs=3, **SMALL)
     resumed = distill.resume(tmp_path / "broken")
     assert [row["epoch"] for row in rows(resumed)] == ["1", "2", "3"]
     for a, b in zip(rows(whole), rows(resumed)):
@@ -157,9 +150,8 @@ def test_a_resumed_run_equals_an_unbroken_one(data, network, teacher, tmp_path, 
         distill.resume(tmp_path / "broken")
 
 
-def test_stopped_before_the_first_epoch_nothing_is_left(data, network, tmp_path, cut_short):
-    cut_short(0, KeyboardInterrupt())
-    with pytest.raises(Interrupted, match="nothing was kept"):
+def test_stopped_before_the_first_epoch_nothing_is_left(data, network, tmp_path, monkeypatch):
+    with stopping(monkeypatch, 0, KeyboardInterrupt()), pytest.raises(Interrupted, match="nothing was kept"):
         distill.train(student=network("thin"), data=data, project=str(tmp_path / "p"), epochs=1, **SMALL)
     assert list((tmp_path / "p").iterdir()) == []
 
@@ -271,15 +263,8 @@ def broken(data, teacher, network, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "thin.yaml").write_text(Path(network("thin")).read_text())
     (tmp_path / "big.ckpt").write_bytes(teacher.best.read_bytes())
-    with monkeypatch.context() as patch:
-        start = runs.Segmentation.on_train_epoch_start
-        patch.setattr(
-            runs.Segmentation,
-            "on_train_epoch_start",
-            lambda self: (_ for _ in ()).throw(KeyboardInterrupt) if self.current_epoch == 2 else start(self),
-        )
-        with pytest.raises(Interrupted):
-            distill.train(student="thin.yaml", teacher="big.ckpt", data=data, project="p", name="r", epochs=3, **SMALL)
+    with stopping(monkeypatch, 2, KeyboardInterrupt()), pytest.raises(Interrupted):
+        distill.train(student="thin.yaml", teacher="big.ckpt", data=data, project="p", name="r", epochs=3, **SMALL)
     return tmp_path / "p" / "r"
 
 
