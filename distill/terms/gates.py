@@ -38,8 +38,9 @@ class GateTerm:
     "truth", the labels: the share of foreground in each cell, for which no teacher is needed (and `pair.teacher` means
     nothing). Everything is compared on alpha's own grid.
 
-    The figures are alpha's correlation with the target (`r_`), its standard deviation over positions (`std_`), the
-    root mean square of the difference (`dist_`) and the target's standard deviation (`spread_`), means over the batch.
+    The figures are alpha's correlation with the target (`r_`, over images where the target varies), its standard
+    deviation over positions (`std_`), the root mean square of the difference (`dist_`) and the target's standard
+    deviation (`spread_`), means over the batch.
 
     Raises ValueError for an unknown target, InputError where the labels are missing or a batch of one is shuffled.
     """
@@ -133,8 +134,9 @@ def _overlap(centre: Tensor, length: Tensor, cells: int) -> Tensor:
 @torch.no_grad()
 def _figures(name: str, alpha: Tensor, target: Tensor) -> dict[str, Tensor]:
     a, t = (values - values.mean(1, keepdim=True) for values in (alpha, target))
+    varied = target.amax(1) > target.amin(1)  # an image without foreground has nothing to correlate with
     return {
-        f"r_{name}": F.cosine_similarity(a, t, dim=1).mean(),
+        f"r_{name}": (F.cosine_similarity(a, t, dim=1) * varied).sum() / varied.sum().clamp(min=1),
         f"std_{name}": alpha.std(1, correction=0).mean(),
         f"dist_{name}": (alpha - target).square().mean(1).sqrt().mean(),
         f"spread_{name}": target.std(1, correction=0).mean(),

@@ -18,7 +18,8 @@ import torch
 import yaml
 from ultralytics.nn import tasks
 
-from distill.adapters.ultralytics.trainers import KEY, STAGING
+from distill.adapters.ultralytics.staging import STAGING
+from distill.adapters.ultralytics.trainers import KEY
 from distill.records import MANIFEST, sha256
 
 from . import apart

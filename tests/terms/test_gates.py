@@ -322,6 +322,13 @@ def test_the_figures_by_hand():
     assert not any(value.requires_grad or value.shape for value in figures.values())
 
 
+def test_an_image_whose_target_is_flat_has_no_correlation():
+    alpha = uniform(1, 1, 6, 6)
+    both = read(torch.cat([alpha, alpha]), torch.cat([alpha, torch.zeros(1, 1, 6, 6)]))
+    assert both.figures["r_G2"].item() == pytest.approx(1, abs=1e-5)
+    assert read(alpha, torch.zeros(1, 1, 6, 6)).figures["r_G2"].item() == 0
+
+
 def test_the_correlation_has_a_sign():
     alpha = uniform(1, 1, 6, 6)
     assert read(alpha, 1 - alpha).figures["r_G2"].item() == pytest.approx(-1, abs=1e-5)

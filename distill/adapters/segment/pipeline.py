@@ -23,7 +23,7 @@ from distill.errors import InputError
 MULTIPLE = 16  # pixels or voxels: crops that nobody chose divide by it
 LARGEST = {2: 256, 3: 96}  # side of such a crop
 LOOKED_AT = 32  # cases whose sizes decide on it
-MEMORY = 0.25  # share of the machine's memory that cached cases may take
+MEMORY = 0.4  # share of the machine's memory for cached cases, of two sets in each of torchrun's processes
 
 
 def sizes(cases: Sequence[Case]) -> list[tuple[int, ...]]:
@@ -122,7 +122,8 @@ def _cached(cases: Sequence[Case], steps: Sequence[Any]) -> CacheDataset:
     whole = mt.Compose(list(steps))
     try:
         biggest = max(math.prod(size) for size in sizes(cases)) * 4 * 4  # float32, an image of 3 channels and a mask
-        room = MEMORY * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        sharing = 2 * int(os.environ.get("WORLD_SIZE", 1))
+        room = MEMORY * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / sharing
         live = sys.stderr.isatty() and len(cases) > 200
         return _Cases(files, whole, cache_num=int(room / biggest), num_workers=1, progress=live, copy_cache=False)
     except RuntimeError as error:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +13,7 @@ from ultralytics.utils.torch_utils import unset_deterministic
 
 from distill.adapters.ultralytics.gating import gate_neck, take_gates
 from distill.adapters.ultralytics.session import Session, teacher_of
+from distill.adapters.ultralytics.staging import staged
 from distill.adapters.ultralytics.students import adopted
 from distill.adapters.ultralytics.supervision import supervised
 from distill.adapters.ultralytics.wrapper import TOTAL, DistillingModule, WithTeacher
@@ -28,7 +27,6 @@ else:  # the task's trainer stands behind the mixin
 
 KEY = "distill"  # the one argument of ours on `trainer.args`: a plain dict, which survives resume and DDP's children
 LOGGED = ("cos_", "r_", "std_")  # of the terms' figures, in results.csv
-STAGING = ".weights"  # checkpoints are written here and renamed into weights/
 
 
 class _Complete(Exception):
@@ -192,7 +190,7 @@ class DistillationMixin(Base):
 
         Our key is saved in `train_args`, which Ultralytics strips in the end; the network's own copy goes without.
         """
-        with self._staged(), self._original_compile():
+        with staged(self), self._original_compile():
             if hasattr(self.ema.ema, "args"):
                 self.ema.ema.args = type(self.args)(**{k: v for k, v in vars(self.args).items() if k != KEY})
             return bool(super().save_model())
@@ -215,7 +213,7 @@ class DistillationMixin(Base):
     def final_eval(self) -> None:
         """Ultralytics strips the checkpoints in place and validates best.pt; ours are stripped aside, then renamed."""
         folder = self.wdir
-        with self._staged(copies=True):
+        with staged(self, copies=True):
             super().final_eval()
             if self.session is not None:  # before the rename, so that a run killed here is simply finished on resume
                 with same_randomness():
@@ -228,26 +226,3 @@ class DistillationMixin(Base):
             yield
         finally:
             self.args.compile = current
-
-    @contextmanager
-    def _staged(self, copies: bool = False) -> Iterator[None]:
-        """Point the trainer's checkpoint paths at a staging folder, then rename what was written into place."""
-        if RANK not in {-1, 0}:
-            yield
-            return
-        real = self.wdir, self.last, self.best
-        staging = Path(self.save_dir) / STAGING
-        shutil.rmtree(staging, ignore_errors=True)
-        staging.mkdir(parents=True)
-        if copies:
-            for path in (self.last, self.best):
-                if path.exists():
-                    shutil.copy2(path, staging / path.name)
-        self.wdir, self.last, self.best = staging, staging / "last.pt", staging / "best.pt"
-        try:
-            yield
-            for path in sorted(staging.iterdir()):  # best.pt before last.pt: an older last.pt only repeats an epoch
-                os.replace(path, real[0] / path.name)
-        finally:
-            self.wdir, self.last, self.best = real
-            shutil.rmtree(staging, ignore_errors=True)
