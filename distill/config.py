@@ -11,10 +11,13 @@ from typing import Any
 from distill.errors import InputError
 from distill.text import nearest
 
-FORMS = ("l2", "squared", "mean")
+FORMS = ("l2", "squared", "mean", "pearson")
+FOCUSES = ("none", "boxes", "teacher")
 GATES = ("none", "truth", "teacher", "shuffled")
 LOSSES = ("dice-ce", "dice")
+SCHEDULES = ("constant", "cosine")
 NO_PAIRS = ("none",)  # --layers none: no energy is compared
+RESPONSES = ("bce", "kl", "cwd", "pkd", "boxes")
 PRECISIONS = ("auto", "float32", "bfloat16")
 DEFAULT_SHARE = 0.2  # of the task's gradient at the tapped layers; more starves the task at the shared clipping of 10
 
@@ -52,6 +55,30 @@ class Settings:
     )
     p: float = _option("power of the energy maps, sum |F|^p", 2.0, "P")
     form: str = _option("distance: l2 (norm of the difference), squared, or mean (the authors' code)", "l2", "FORM")
+    focus: str = _option(
+        "where attention counts: none (everywhere alike), boxes (labelled objects, each the same), or teacher (its "
+        "confidence)",
+        "none",
+        "WHERE",
+    )
+    response: tuple[str, ...] = _option(
+        "also transfer a detection head's outputs: class scores by bce, kl, cwd or pkd, and boxes (bce,boxes)",
+        default=(),
+        metavar="LIST",
+    )
+    response_weight: float | None = _option(
+        "fixed weight of each response loss; default: measured, see --response-share", metavar="W"
+    )
+    response_share: float = _option(
+        "gradient of each response loss at the head's inputs, as a share of the task's", DEFAULT_SHARE, "S"
+    )
+    temperature: float = _option("softens the scores of --response kl and cwd", 1.0, "T")
+    schedule: str = _option("how strongly to distil over the epochs: constant, or cosine (down to --floor)", "constant")
+    warmup: float = _option("epochs over which distillation sets in", 0.0, "N")
+    floor: float = _option("what --schedule cosine ends with, as a share of the full weight", 0.1, "S")
+    stop_with_mosaic: bool = _option("no distillation in the last epochs, those without mosaic (close_mosaic)", False)
+    hold: bool = _option("keep measured weights as they were before the first epoch; default: follow slowly", False)
+    shuffled: bool = _option("a control: the teacher looks at another image of the batch", False)
     teacher_imgsz: int | None = _option("image size for the teacher; default: the student's", metavar="PIXELS")
     teacher_fraction: float = _option("compare on a random part of each batch (0.5: half; unbiased)", 1.0, "F")
     teacher_precision: str = _option("auto (bfloat16 where equal and faster), float32, or bfloat16", "auto", "TYPE")
@@ -91,6 +118,20 @@ class Settings:
 
         need(0 < self.p < math.inf, "p", "a number above 0")
         need(self.form in FORMS, "form", f"one of {', '.join(FORMS)}")
+        need(self.focus in FOCUSES, "focus", f"one of {', '.join(FOCUSES)}")
+        need(self.schedule in SCHEDULES, "schedule", f"one of {', '.join(SCHEDULES)}")
+        scores = [name for name in self.response if name != "boxes"]
+        known = set(self.response) <= set(RESPONSES) and len(set(self.response)) == len(self.response)
+        need(known and len(scores) <= 1, "response", f"one of {', '.join(RESPONSES[:-1])}, and boxes: bce,boxes")
+        weight = self.response_weight
+        need(weight is None or 0 < weight < math.inf, "response_weight", "a number above 0")
+        need(weight is None or bool(self.response), "response_weight", "without --response it has no effect")
+        need(0 < self.response_share < math.inf, "response_share", "a number above 0")
+        need(0 < self.temperature < math.inf, "temperature", "a number above 0")
+        softened = self.temperature == 1 or bool({"kl", "cwd"} & set(self.response))
+        need(softened, "temperature", "it softens --response kl and cwd, which is not asked for")
+        need(0 <= self.warmup < math.inf, "warmup", "a number from 0")
+        need(0 <= self.floor <= 1, "floor", "from 0 to 1")
         need(self.gates in GATES, "gates", f"one of {', '.join(GATES)}")
         need(self.gates_weight is None or 0 < self.gates_weight < math.inf, "gates_weight", "a number above 0")
         idle = self.gates_weight is not None and self.gates == "none"
@@ -107,7 +148,12 @@ class Settings:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain types only, for YAML and for the trainer's arguments."""
-        return {**asdict(self), "layers": list(self.layers), "heatmaps": list(self.heatmaps)}
+        return {
+            **asdict(self),
+            "layers": list(self.layers),
+            "heatmaps": list(self.heatmaps),
+            "response": list(self.response),
+        }
 
 
 def due(heatmaps: Sequence[str], epoch: int) -> bool:
@@ -118,11 +164,12 @@ def due(heatmaps: Sequence[str], epoch: int) -> bool:
 
 TYPES: dict[str, type] = {
     **dict.fromkeys(("student", "data", "teacher", "form", "teacher_precision", "device", "name", "project"), str),
-    **dict.fromkeys(("gates", "loss"), str),
+    **dict.fromkeys(("gates", "loss", "focus", "schedule"), str),
     **dict.fromkeys(("weight", "share", "p", "teacher_fraction", "logits", "gates_weight"), float),
+    **dict.fromkeys(("response_weight", "response_share", "temperature", "warmup", "floor"), float),
     **dict.fromkeys(("teacher_imgsz", "seed"), int),
-    **dict.fromkeys(("gated_neck", "trust"), bool),
-    **dict.fromkeys(("layers", "heatmaps"), tuple),
+    **dict.fromkeys(("gated_neck", "trust", "stop_with_mosaic", "hold", "shuffled"), bool),
+    **dict.fromkeys(("layers", "heatmaps", "response"), tuple),
 }
 ALIASES = {"model": "student"}  # so that a `yolo train` line works as it is
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
@@ -10,8 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from distill.attention.taps import Taps
+from distill.schedule import Schedule
 from distill.teacher import Teacher
 from distill.terms.base import Batch, Reading, Term, View
+
+ALWAYS = Schedule()  # in full, from beginning to end
 
 
 @dataclass
@@ -26,10 +29,17 @@ class Step:
     readings: dict[str, Reading] = field(default_factory=dict)
     weights: dict[str, float] = field(default_factory=dict)
     terms: dict[str, str] = field(default_factory=dict)  # the term that each loss belongs to
+    factor: float = 1.0  # of the schedule, on all weights
+    idle: dict[str, Tensor] = field(default_factory=dict)  # zeros in place of losses, where the schedule is at rest
 
     def losses(self) -> dict[str, Tensor]:
         """Each term's losses times the term's weight: scalars, means over the compared images, ready to be summed."""
-        return {name: self.weights[name] * reading.loss for name, reading in self.readings.items()}
+        weighted = {name: self.factor * self.weights[name] * r.loss for name, r in self.readings.items()}
+        return weighted or self.idle
+
+    def of_term(self, term: str) -> Tensor:
+        """The weighted losses of one term, added up, without the schedule."""
+        return torch.stack([self.weights[n] * r.loss for n, r in self.readings.items() if self.terms[n] == term]).sum()
 
     def figures(self) -> dict[str, Tensor]:
         """The detached figures of all terms, for the log."""
@@ -39,9 +49,12 @@ class Step:
 class Distiller:
     """Runs the teacher on a student's batch and compares what both saw; None where all terms go by the labels.
 
-    `weights` holds one factor per term name, relative to the task's loss as a mean per image. With `fraction` below 1
-    a random part of each batch is compared: the estimate stays unbiased, the teacher costs that part. The choice is
-    drawn from (seed, epoch, step), so it neither disturbs the trainer's generators nor changes on resume.
+    `weights` holds one factor per term name, relative to the task's loss as a mean per image; `schedule` multiplies
+    all of them. While it is 0 the teacher rests, except on the first batch of each epoch, whose figures go on the log.
+    With `fraction` below 1 a random part of each batch is compared: the estimate stays unbiased, the teacher costs that
+    part. The choice is drawn from (seed, epoch, step), so it neither disturbs the trainer's generators nor changes on
+    resume. `shuffled` gives each image the teacher's features of another one of its batch: the control that tells
+    whether it matters what the teacher sees in this image.
 
     >>> with distiller.watch(student, Batch(images)) as step:
     ...     task = student_loss(images)
@@ -55,13 +68,18 @@ class Distiller:
         weights: Mapping[str, float],
         fraction: float = 1.0,
         seed: int = 0,
+        schedule: Callable[[float], float] = ALWAYS,
+        shuffled: bool = False,
     ) -> None:
         self.teacher = teacher
         self.terms = tuple(terms)
         self.weights = dict(weights)
         self.fraction = fraction
         self.seed = seed
-        self.student_layers = tuple(dict.fromkeys(layer for term in terms for layer in term.layers()[0]))
+        self.schedule = schedule
+        self.shuffled = shuffled
+        self._columns: tuple[str, ...] = ()
+        self.student_layers = tuple(dict.fromkeys(layer for term in terms for layer in (*term.layers()[0], *term.at)))
         self._taps: tuple[nn.Module, Taps] | None = None
 
     @contextmanager
@@ -70,9 +88,14 @@ class Distiller:
 
         Raises SilentTapError when a tapped layer of either network did not run.
         """
+        factor = self.schedule(batch.epochs)
+        if factor == 0 and batch.step > 0 and self._columns:
+            zero = batch.images.new_zeros((), dtype=torch.float32)
+            yield Step(factor=0.0, idle=dict.fromkeys(self._columns, zero))
+            return
         chosen = self._choose(batch)
         compared = batch if chosen is None else _part(batch, chosen)
-        step = Step(guide=self.teacher(compared.images) if self.teacher else {})
+        step = Step(guide=self._guide(compared.images), factor=factor)
         with self._tapped(student) as taps:
             yield step
             step.features = taps.read()
@@ -82,6 +105,11 @@ class Distiller:
             step.readings |= readings
             step.terms |= dict.fromkeys(readings, term.name)
             step.weights |= dict.fromkeys(readings, self.weights[term.name])
+        self._columns = tuple(step.readings)
+
+    def _guide(self, images: Tensor) -> dict[str, Tensor]:
+        seen = self.teacher(images) if self.teacher else {}
+        return {name: features.roll(1, dims=0) for name, features in seen.items()} if self.shuffled else seen
 
     def _tapped(self, student: nn.Module) -> Taps:
         if self._taps is None or self._taps[0] is not student:

@@ -18,6 +18,7 @@ from distill.weighting import gradient_norm, weight_for_share
 FAINT = 0.02  # below this deviation it is worth a warning: the teacher's gate has hardly learned anything
 FLAT = 1e-3  # standard deviation of a gate's target, values from 0 to 1, below which there is nothing to follow
 IDENTICAL = 1e-4  # distance of unit maps that rounding alone makes, between two memory formats of one network
+RESPONSES = {"cls": "class scores", "box": "boxes"}  # losses that are of no pair of maps
 Pass = Callable[[nn.Module], tuple[Tensor, Step]]
 """Runs the student (train mode) on one batch inside `watch`; returns the task's loss per image and the step."""
 
@@ -57,13 +58,13 @@ def prove(
     distiller: Distiller,
     student: nn.Module,
     passes: Sequence[Pass],
-    share: float,
+    share: float | Mapping[str, float],
     fixed: Mapping[str, float] | None = None,
 ) -> Proof:
     """Run every check on `student`, a copy that may be spoiled, in train mode; measure the weights not in `fixed`.
 
-    A term's weight gives it a gradient at the layers that it reads of `share` times the task's there, over all
-    `passes`. The teacher is read again at the end, to see that nothing moved.
+    A term's weight gives it a gradient at its layers `at` of `share` times the task's there (one number, or
+    one for each term's name), over all `passes`. The teacher is read again at the end, to see that nothing moved.
     """
     teacher = distiller.teacher
     before = {name: tensor.clone() for name, tensor in teacher.module.state_dict().items()} if teacher else {}
@@ -89,11 +90,10 @@ def prove(
             spread = reading.figures.get(f"spread_{name.removeprefix('at_')}")
             if spread is not None:
                 spreads[title] = max(spreads.get(title, 0.0), spread.item())
-        losses = step.losses()
         for term in distiller.terms:
-            features = [step.features[layer] for layer in dict.fromkeys(term.layers()[0])]
-            own = torch.stack([loss for name, loss in losses.items() if step.terms[name] == term.name]).sum()
-            norms[term.name].append((gradient_norm(task, features), gradient_norm(own, features)))
+            features = [step.features[layer] for layer in dict.fromkeys(term.at)]
+            own = gradient_norm(step.of_term(term.name), features)
+            norms[term.name].append((gradient_norm(task, features), own))
         leak |= any(f.requires_grad for f in step.guide.values())
     checks = [_varied(check, spreads.get(check.name, math.inf)) for check in checks]
     if teacher:
@@ -104,7 +104,8 @@ def prove(
     fixed = fixed or {}
     for name, found in norms.items():
         tasks, owns = zip(*found, strict=True)
-        weight = fixed[name] if name in fixed else weight_for_share(share, tasks, owns)
+        wanted = share[name] if isinstance(share, Mapping) else share
+        weight = fixed[name] if name in fixed else weight_for_share(wanted, tasks, owns)
         checks.append(_weight(name, weight, tasks, owns, name not in fixed))
         distiller.weights[name] = weight
     return Proof(tuple(checks), distiller.weights)
@@ -142,7 +143,8 @@ def _path(name: str, reading: Reading, student: nn.Module, trainable: set[int]) 
 
 
 def _title(name: str) -> str:
-    return f"pair {name.removeprefix('at_')}"
+    name = name.removeprefix("at_")
+    return RESPONSES.get(name, f"pair {name}")
 
 
 def _varied(check: Check, spread: float) -> Check:

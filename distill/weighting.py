@@ -1,11 +1,20 @@
-"""How much a term weighs: measured as its share of the gradient at the layers it reads."""
+"""How much a term weighs: measured as its share of the gradient at the layers it reads, and followed as it changes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
+
+from distill.distiller import Distiller, Step
+from distill.terms.base import Batch
+
+EVERY = 25  # training steps from one measurement to the next
+PACE = 0.1  # of the way to what was measured, on a logarithmic scale: one batch in ten decides
+SCALE = 1024.0  # on losses before their gradients are taken: in float16 they would be lost below 6e-8
+REACH = 4.0  # a weight stays within this factor of the one it began with
 
 
 def gradient_norm(loss: Tensor, features: Iterable[Tensor]) -> float:
@@ -25,3 +34,48 @@ def weight_for_share(share: float, task: Iterable[float], term: Iterable[float])
     """
     own = sum(term)
     return share * sum(task) / own if own > 0 else float("inf")
+
+
+class Follower:
+    """Keeps each term's gradient at its share of the task's while both change, slowly and within bounds.
+
+    Every `EVERY` steps the norms are measured anew on that step's batch, and the weight goes `PACE` of the way, on a
+    logarithmic scale, to the one that would give the share exactly; it never leaves `REACH` times its first value, so
+    that a term whose work is done is not driven on for ever. `shares` names the terms that are followed: one with a
+    fixed weight is left out. The distiller's weights are changed in place.
+    """
+
+    def __init__(self, distiller: Distiller, shares: Mapping[str, float], first: Mapping[str, float]) -> None:
+        self.distiller = distiller
+        self.shares = dict(shares)
+        self.first = dict(first)
+
+    def due(self, batch: Batch) -> bool:
+        """Is this batch one to measure on?"""
+        return (batch.epoch * batch.steps + batch.step) % EVERY == EVERY - 1
+
+    def measure(self, task: Tensor, step: Step) -> dict[str, float]:
+        """The weights that would give the shares on this batch; `task` is the task's loss per image, not yet backward.
+
+        A term that is at rest, or has no gradient here, is left out.
+        """
+        wanted: dict[str, float] = {}
+        for term in self.distiller.terms:
+            if term.name not in self.shares or not step.readings:
+                continue
+            features = [step.features[layer] for layer in dict.fromkeys(term.at)]
+            own, whole = (gradient_norm(SCALE * loss, features) for loss in (step.of_term(term.name), task))
+            own *= self.distiller.fraction**0.5  # over a part of the batch its norm is larger, as for a smaller batch
+            now = self.distiller.weights[term.name]
+            weight = now * weight_for_share(self.shares[term.name], [whole], [own])
+            if 0 < weight < math.inf:
+                wanted[term.name] = weight
+        return wanted
+
+    def move(self, wanted: Mapping[str, float]) -> None:
+        """Go some of the way to these weights."""
+        for name, weight in wanted.items():
+            now = self.distiller.weights[name]
+            moved = now * (weight / now) ** PACE
+            first = self.first[name]
+            self.distiller.weights[name] = min(max(moved, first / REACH), first * REACH)

@@ -29,6 +29,7 @@ class Brightness:
     """A second term: the mean of the student's stem; keeps what it was called with."""
 
     name = "brightness"
+    at = ("stem",)
 
     def layers(self):
         return ("stem",), ("neck",)
@@ -242,3 +243,14 @@ def test_without_a_teacher_the_terms_see_the_student_and_the_labels(student):
     assert not step.guide and not theirs.features and len(mine.features["stem"]) == len(batch.masks) == 2
     assert step.losses()["bright"].item() == pytest.approx(2 * mine.features["stem"].mean().item())
     assert step.terms == {"bright": "brightness"} and hooks(student) == 0
+
+
+def test_shuffled_each_image_gets_the_teachers_features_of_another(network, student):
+    plain, control = build(network), build(network, shuffled=True)
+    with plain.watch(student, Batch(IMAGES)) as step:
+        student(IMAGES)
+    with control.watch(student, Batch(IMAGES)) as other:
+        student(IMAGES)
+    for layer, features in step.guide.items():
+        assert torch.equal(other.guide[layer], features[[3, 0, 1, 2]])
+    assert not torch.isclose(step.losses()["at_P1"], other.losses()["at_P1"])

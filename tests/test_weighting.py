@@ -7,8 +7,12 @@ import torch
 from torch import nn
 
 from distill.attention.maps import energy, unit
-from distill.terms.attention import l2, squared
-from distill.weighting import gradient_norm, weight_for_share
+from distill.attention.pairs import Pair
+from distill.distiller import Distiller
+from distill.teacher import Teacher
+from distill.terms.attention import AttentionTerm, l2, squared
+from distill.terms.base import Batch
+from distill.weighting import EVERY, REACH, Follower, gradient_norm, weight_for_share
 
 
 @pytest.fixture
@@ -25,7 +29,7 @@ def by_hand(loss, features):
 
 def attention(features, distance):
     target = torch.rand(2, 36, generator=torch.Generator().manual_seed(1))
-    return distance(unit(energy(features[0])).flatten(1) - unit(target)).mean() + energy(features[1]).mean()
+    return distance(unit(energy(features[0])).flatten(1), unit(target)).mean() + energy(features[1]).mean()
 
 
 @pytest.mark.parametrize("share", [0.05, 0.2, 1.0, 3.0])
@@ -71,3 +75,105 @@ def test_a_term_without_gradient_has_no_finite_weight():
 def test_half_precision_gradients_are_summed_in_float32():
     leaf = torch.full((10,), 200.0, dtype=torch.float16, requires_grad=True)
     assert gradient_norm(leaf.float().square().sum(), [leaf]) == pytest.approx(400 * math.sqrt(10))
+
+
+# ---- following
+
+
+class Two(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.body, self.head = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 2, 1)
+
+    def forward(self, x):
+        return self.head(self.body(x).relu())
+
+
+def following(share=0.2, weight=1.0, fraction=1.0, followed=("attention",)):
+    teacher = Teacher(Two(), ["body"], stride=1)
+    torch.nn.init.normal_(teacher.module.body.weight)
+    distiller = Distiller(teacher, [AttentionTerm([Pair("P1", "body", "body")])], {"attention": weight}, fraction)
+    return distiller, Follower(distiller, dict.fromkeys(followed, share), {"attention": weight})
+
+
+def passed(distiller, network, scale=1.0, images=8):
+    batch = torch.rand(images, 3, 8, 8, generator=torch.Generator().manual_seed(3))
+    with distiller.watch(network, Batch(batch)) as step:
+        task = scale * network(batch).square().mean()
+    return task, step
+
+
+def reached(distiller, task, step):
+    own = gradient_norm(step.of_term("attention"), [step.features["body"]])
+    return own / gradient_norm(task, [step.features["body"]])
+
+
+def test_it_measures_the_weight_that_gives_the_share_whatever_the_weight_is_now():
+    network = Two()
+    for weight in (0.01, 1.0, 300.0):
+        distiller, follower = following(0.3, weight)
+        wanted = follower.measure(*passed(distiller, network))
+        distiller.weights.update(wanted)
+        assert reached(distiller, *passed(distiller, network)) == pytest.approx(0.3, rel=1e-4)
+
+
+def test_it_goes_a_tenth_of_the_way_and_stays_within_its_reach():
+    distiller, follower = following(weight=2.0)
+    follower.move({"attention": 2.0 * 1024})
+    assert distiller.weights["attention"] == pytest.approx(4.0)  # 1024 ** 0.1 = 2
+    for _ in range(50):
+        follower.move({"attention": 1e9})
+    assert distiller.weights["attention"] == pytest.approx(2.0 * REACH)
+    for _ in range(99):
+        follower.move({"attention": 1e-9})
+    assert distiller.weights["attention"] == pytest.approx(2.0 / REACH)
+
+
+def test_followed_often_enough_the_share_is_what_was_asked_for_when_the_task_changes():
+    network = Two()
+    distiller, follower = following(0.2)
+    distiller.weights.update(follower.measure(*passed(distiller, network)))
+    follower.first = dict(distiller.weights)
+    assert reached(distiller, *passed(distiller, network, scale=3.0)) == pytest.approx(0.2 / 3, rel=1e-3)
+    for _ in range(60):
+        follower.move(follower.measure(*passed(distiller, network, scale=3.0)))
+    assert reached(distiller, *passed(distiller, network, scale=3.0)) == pytest.approx(0.2, rel=0.01)
+
+
+def test_the_gradients_of_the_step_are_not_touched():
+    network = Two()
+    distiller, follower = following()
+    gradients = []
+    for measured in (False, True):
+        task, step = passed(distiller, network)
+        if measured:
+            follower.measure(task, step)
+        network.zero_grad()
+        (task + step.losses()["at_P1"]).backward()
+        gradients.append([p.grad.clone() for p in network.parameters()])
+    assert all(torch.equal(a, b) for a, b in zip(*gradients))
+
+
+def test_a_part_of_the_batch_gives_about_the_weight_that_the_whole_gives():
+    network, found = Two(), []
+    for fraction in (1.0, 0.25):
+        distiller, follower = following(fraction=fraction)
+        values = [follower.measure(*passed(distiller, network, images=64))["attention"] for _ in range(3)]
+        found.append(sum(values) / 3)
+    assert found[1] == pytest.approx(found[0], rel=0.15)
+
+
+def test_terms_with_a_fixed_weight_or_at_rest_are_left_alone():
+    distiller, follower = following(followed=())
+    assert follower.measure(*passed(distiller, Two())) == {}
+    distiller, follower = following()
+    task, step = passed(distiller, Two())
+    step.readings.clear()
+    assert follower.measure(task, step) == {}
+
+
+def test_it_is_due_every_so_many_steps_over_epochs():
+    _, follower = following()
+    due = [n for n in range(3 * EVERY) if follower.due(Batch(torch.zeros(1), epoch=n // 7, step=n % 7, steps=7))]
+    assert due == [EVERY - 1, 2 * EVERY - 1, 3 * EVERY - 1]

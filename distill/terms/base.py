@@ -15,7 +15,7 @@ class Batch:
 
     `images` (B, C, *S) as the student sees them; `boxes` (M, 4) normalised xywh, `classes` (M,) and `box_image` (M,),
     the image each box lies in, where the task has boxes; `masks` (B, *S) whole numbers, 0 for background, where it has
-    a class for each position. `epoch` and `step` count from 0.
+    a class for each position. `epoch` and `step` count from 0; an epoch has `steps`.
     """
 
     images: Tensor
@@ -25,6 +25,12 @@ class Batch:
     epoch: int = 0
     step: int = 0
     masks: Tensor | None = None
+    steps: int = 1
+
+    @property
+    def epochs(self) -> float:
+        """How many epochs of training lie behind this batch, in fractions."""
+        return self.epoch + self.step / max(self.steps, 1)
 
 
 @dataclass(frozen=True)
@@ -46,6 +52,7 @@ class Term(Protocol):
     """A loss without trainable parameters: optimizer, DDP and resume are made before any term exists."""
 
     name: str
+    at: tuple[str, ...]  # the student's layers where its gradient is measured against the task's
 
     def layers(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """The student's and the teacher's layers whose features it needs."""

@@ -24,6 +24,7 @@ from distill.attention.maps import AttentionMap
 from distill.attention.pairs import Pair
 from distill.errors import InputError
 from distill.terms.base import Batch, Reading, View
+from distill.terms.focus import covered
 
 LEAST_VARIANCE = 0.01  # of the targets of a batch, in the denominator: they may all be almost empty
 LOW, HIGH = 0.01, 0.99  # quantiles of an energy map that become 0 and 1
@@ -51,6 +52,7 @@ class GateTerm:
         if target not in TARGETS:
             raise ValueError(f"target must be one of {', '.join(TARGETS)}, not {target!r}")
         self.pairs = tuple(pairs)
+        self.at = tuple(pair.student for pair in self.pairs)
         self.target = target
         self.p = p
 
@@ -109,26 +111,6 @@ def relative(energy: Tensor) -> Tensor:
     low, high = (torch.quantile(flat, q, dim=1, keepdim=True) for q in (LOW, HIGH))
     span = torch.where(high > low, high - low, 1.0)
     return ((flat - low) / span).clamp(0, 1).view_as(energy)
-
-
-def covered(boxes: Tensor, box_image: Tensor, images: int, size: Sequence[int]) -> Tensor:
-    """How much of each cell lies in a box, (images, H, W) in [0, 1]; where boxes overlap the larger share counts.
-
-    `boxes` (M, 4) are normalised xywh, `box_image` (M,) says which image each lies in.
-    """
-    height, width = size
-    x, y, w, h = boxes.unbind(1)
-    shares = torch.einsum("mi,mj->mij", _overlap(y, h, height), _overlap(x, w, width))  # (M, H, W)
-    result = torch.zeros(images, height, width, dtype=shares.dtype, device=shares.device)
-    index = box_image.long().view(-1, 1, 1).expand_as(shares)
-    return result.scatter_reduce(0, index, shares, "amax")
-
-
-def _overlap(centre: Tensor, length: Tensor, cells: int) -> Tensor:
-    """The share of each of `cells` equal parts of [0, 1] that an interval covers: (M,) -> (M, cells)."""
-    edges = torch.arange(cells + 1, device=centre.device) / cells
-    start, end = (centre - length / 2).unsqueeze(1), (centre + length / 2).unsqueeze(1)
-    return ((torch.minimum(end, edges[1:]) - torch.maximum(start, edges[:-1])) * cells).clamp(0, 1)
 
 
 @torch.no_grad()

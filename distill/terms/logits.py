@@ -26,6 +26,7 @@ class LogitsTerm:
 
     def __init__(self, student: str, teacher: str, temperature: float = 2.0) -> None:
         self.student, self.teacher = student, teacher
+        self.at: tuple[str, ...] = (student,)
         self.temperature = temperature
 
     def layers(self) -> tuple[tuple[str, ...], tuple[str, ...]]:

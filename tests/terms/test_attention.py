@@ -32,7 +32,9 @@ def reference(student: Tensor, teacher: Tensor, p: float, form: str) -> Tensor:
     for s, t in zip(student, teacher):
         a, b = s.abs().pow(p).sum(0), t.abs().pow(p).sum(0)  # (H, W)
         d = a / a.pow(2).sum().sqrt() - b / b.pow(2).sum().sqrt()
-        losses.append({"l2": d.pow(2).sum().sqrt(), "squared": d.pow(2).sum(), "mean": d.pow(2).mean()}[form])
+        r = torch.corrcoef(torch.stack([a.flatten(), b.flatten()]))[0, 1] if form == "pearson" else d
+        forms = {"l2": d.pow(2).sum().sqrt(), "squared": d.pow(2).sum(), "mean": d.pow(2).mean(), "pearson": 1 - r}
+        losses.append(forms[form])
     return torch.stack(losses).mean()
 
 
@@ -82,14 +84,15 @@ def test_a_zero_student_beside_a_live_teacher_is_finite(form):
     student = torch.zeros(2, 6, 4, 4, requires_grad=True)
     loss = read(student, features(2, 6, 4, 4), form=form).loss
     loss.backward()
-    assert loss.item() == pytest.approx(1 / 16 if form == "mean" else 1) and not student.grad.any()
+    expected = {"mean": 1 / 16, "pearson": 1 / 2}.get(form, 1)
+    assert loss.item() == pytest.approx(expected) and not student.grad.any()
 
 
-def test_the_three_forms_of_one_known_difference():
-    """Maps (1, 0) and (0.6, 0.8): the difference is (0.4, -0.8)."""
+def test_the_forms_of_one_known_difference():
+    """Maps (1, 0) and (0.6, 0.8): the difference is (0.4, -0.8), and what one has more the other has less."""
     student, teacher = torch.tensor([[[[1.0, 0.0]]]]), torch.tensor([[[[0.6**0.5, 0.8**0.5]]]])
     values = {form: read(student, teacher, form=form).loss.item() for form in FORMS}
-    assert values == pytest.approx({"l2": 0.8**0.5, "squared": 0.8, "mean": 0.4})
+    assert values == pytest.approx({"l2": 0.8**0.5, "squared": 0.8, "mean": 0.4, "pearson": 2})
 
 
 def test_the_squared_form_lies_between_zero_and_two_at_any_resolution():
@@ -165,3 +168,42 @@ def test_volumes_are_compared_too():
 def test_an_unknown_form_is_refused():
     with pytest.raises(KeyError):
         AttentionTerm([PAIR], form="cosine")
+
+
+def test_flat_maps_have_no_correlation_and_no_gradient_of_rounding():
+    flat = torch.full((2, 3, 5, 5), 0.1).requires_grad_()
+    loss = read(flat, features(2, 6, 5, 5), form="pearson").loss
+    loss.backward()
+    assert loss.item() == pytest.approx(0.5) and not flat.grad.any()
+
+
+class Weights:
+    """A focus that is given outright, and reads a layer of its own."""
+
+    def __init__(self, values):
+        self.values = values
+
+    def layers(self):
+        return ("teacher.9",)
+
+    def __call__(self, pair, teacher, batch, size):
+        return self.values.expand(len(batch.images), *size)
+
+
+def test_a_focus_multiplies_both_maps_before_they_are_normalised():
+    weights = features(1, 5, 7, seed=5).abs()
+    student, teacher = features(2, 4, 5, 7, seed=1).requires_grad_(), features(2, 6, 5, 7, seed=2)
+    reading = read(student, teacher, focus=Weights(weights))
+    a, b = ((f.square().sum(1) * weights).flatten(1) for f in (student, teacher))
+    expected = (F.normalize(a) - F.normalize(b)).norm(dim=1).mean()
+    assert reading.loss.item() == pytest.approx(expected.item(), abs=1e-6)
+    assert reading.figures["dist_P3"].item() == read(student, teacher).figures["dist_P3"].item()  # of the whole maps
+    assert AttentionTerm([PAIR], focus=Weights(weights)).layers() == (("student.3",), ("teacher.7", "teacher.9"))
+
+
+def test_what_lies_outside_the_focus_has_no_gradient():
+    weights = torch.zeros(5, 5)
+    weights[1:3, 1:3] = 1
+    student = features(2, 4, 5, 5, seed=1).requires_grad_()
+    read(student, features(2, 6, 5, 5, seed=2), focus=Weights(weights)).loss.backward()
+    assert student.grad[..., 1:3, 1:3].abs().min() > 0 and not (student.grad * (1 - weights)).any()

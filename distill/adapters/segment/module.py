@@ -52,7 +52,8 @@ class Segmentation(LightningModule):
             self.distiller.teacher.to(self.device)
 
     def training_step(self, batch: Mapping[str, Any], index: int) -> Tensor:
-        seen = Batch(batch["image"], masks=batch["mask"][:, 0], epoch=self.current_epoch, step=index)
+        steps = int(self.trainer.num_training_batches)
+        seen = Batch(batch["image"], None, None, None, self.current_epoch, index, batch["mask"][:, 0], steps)
         task, step = training_pass(self.network, self.task, self.distiller, seen)
         losses = step.losses() if step else {}
         logged = {"train/task": task.detach(), **{f"train/{name}": loss.detach() for name, loss in losses.items()}}

@@ -21,7 +21,10 @@ from distill.networks.unet import UNet
 from distill.text import aligned
 
 USUAL_BATCH = {2: 16, 3: 4}
-DETECTORS_ONLY = ("teacher_imgsz", "teacher_precision", "gated_neck")
+DETECTORS_ONLY = (
+    *("teacher_imgsz", "teacher_precision", "gated_neck", "focus", "response", "response_weight", "response_share"),
+    *("temperature", "stop_with_mosaic", "hold"),
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,7 +103,10 @@ def _check(settings: Settings) -> None:
             raise InputError(f"--{key.replace('_', '-')} is for detectors: a U-Net has no such thing")
     if settings.teacher:
         return
-    alone = {"weight": settings.weight, "layers": settings.layers, "logits": settings.logits}
+    alone: dict[str, Any] = {"weight": settings.weight, "layers": settings.layers, "logits": settings.logits}
+    alone["shuffled"] = settings.shuffled
+    if settings.gates != "truth":
+        alone |= {"schedule": settings.schedule != "constant", "warmup": settings.warmup}
     for key, value in alone.items():
         if value and value != NO_PAIRS:
             raise InputError(f"--{key} without --teacher has no effect: name a teacher, or leave it out")

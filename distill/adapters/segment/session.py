@@ -19,10 +19,11 @@ from distill.adapters.segment import evaluation, scores
 from distill.adapters.segment.module import task_loss, training_pass
 from distill.adapters.segment.pipeline import reseed
 from distill.adapters.segment.plan import Plan
-from distill.distiller import Distiller, Step
+from distill.distiller import ALWAYS, Distiller, Step
 from distill.networks.unet import UNet
 from distill.proof import Check, Proof, prove
 from distill.records import sha256, versions, write_manifest, write_settings
+from distill.schedule import Schedule
 from distill.teacher import Teacher
 from distill.terms.attention import AttentionTerm
 from distill.terms.base import Batch, Term
@@ -51,7 +52,10 @@ def make_distiller(prepared: Plan, weights: Mapping[str, float], audit: bool = F
         return None
     guided = list(dict.fromkeys(layer for term in terms for layer in term.layers()[1]))
     frozen = Teacher(teacher.module, guided, stride=1) if teacher and guided else None
-    return Distiller(frozen, terms, weights, 1.0 if audit else settings.teacher_fraction, settings.seed)
+    if audit:
+        return Distiller(frozen, terms, weights)
+    schedule = Schedule(prepared.options.epochs, settings.schedule, settings.warmup, settings.floor)
+    return Distiller(frozen, terms, weights, settings.teacher_fraction, settings.seed, schedule, settings.shuffled)
 
 
 def prove_run(prepared: Plan, student: UNet, loader: DataLoader, weights: Mapping[str, float], device: Any) -> Proof:
@@ -59,6 +63,7 @@ def prove_run(prepared: Plan, student: UNet, loader: DataLoader, weights: Mappin
     distiller = make_distiller(prepared, {})
     assert distiller is not None
     distiller.fraction = 1.0  # over a part of a batch the gradient's norm would be larger
+    distiller.schedule = ALWAYS
     if distiller.teacher:
         distiller.teacher.to(device)
     settings = prepared.settings

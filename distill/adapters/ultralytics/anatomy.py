@@ -8,7 +8,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from ultralytics.nn.modules.head import Detect
 
+from distill.adapters.ultralytics.heads import outputs_of
 from distill.attention.layers import Anatomy, LayerInfo, describe
 from distill.networks.neck import GatedConcat
 from distill.teacher import Teacher
@@ -54,29 +56,62 @@ def stride_of(model: Any) -> int:
 def build_teacher(module: Any, layers: Sequence[str], size: int | None = None) -> Teacher:
     """A frozen copy of `module`, cut behind the deepest layer that is read and with its BatchNorms folded in.
 
-    The copy keeps every name in `layers`. A layer inside the head needs the whole network, unfolded: folding removes
-    the branch that end-to-end heads use in training only.
+    The copy keeps every name in `layers`. Of a head whose class scores or boxes are read only those parts run,
+    unfolded: folding removes the branch that end-to-end heads use in training only. Any other layer inside a head needs
+    the whole network.
     """
     network = deepcopy(module).float().eval()
-    deepest = max(int(layer.split(".")[1]) for layer in layers)
     stride = stride_of(network)
-    if deepest >= len(network.model) - 1:
+    layers = list(dict.fromkeys(layers))
+    last = len(network.model) - 1
+    inside = [layer for layer in layers if _index(layer) == last]
+    dense = {name for output in outputs_of(network) for name in (output.classes, output.boxes)}
+    if not set(inside) <= dense:
         return Teacher(network, layers, size=size, stride=stride)
+    trunk = [layer for layer in layers if layer not in inside]
+    deepest = last - 1 if inside else max(map(_index, trunk))
+    head = network.model[-1]
     network.model = network.model[: deepest + 1]
+    network = _folded(network, trunk)
+    if not inside:
+        return Teacher(network, layers, run=run_layers, size=size, stride=stride)
+    network.model.add_module(str(last), head)
+
+    def run(whole: Any, images: Tensor) -> None:
+        inputs = run_layers(whole, images)
+        for name in inside:
+            whole.get_submodule(name)(inputs[head.f[int(name.rpartition(".")[2])]])
+
+    return Teacher(network, layers, run=run, size=size, stride=stride)
+
+
+def _index(layer: str) -> int:
+    """12 for `model.12.cv1`."""
+    return int(layer.split(".")[1])
+
+
+def _folded(network: Any, layers: Sequence[str]) -> Any:
+    """The network with its BatchNorms folded in, where the layers that are read stay what they are."""
     modules = dict(network.named_modules())
-    if not any(isinstance(modules.get(layer), FOLDED) for layer in layers):
-        folded = deepcopy(network).fuse(verbose=False)
-        if set(layers) <= {name for name, _ in folded.named_modules()}:  # folding may also drop branches
-            network = folded
-    return Teacher(network, layers, run=run_layers, size=size, stride=stride)
+    if any(isinstance(modules.get(layer), FOLDED) for layer in layers):
+        return network
+    folded = deepcopy(network).fuse(verbose=False)
+    kept = set(layers) <= {name for name, _ in folded.named_modules()}  # folding may also drop branches
+    return folded if kept else network
 
 
-def run_layers(network: Any, images: Tensor) -> None:
-    """The forward pass of a network without its head: each layer reads the outputs that its `f` names."""
+def run_layers(network: Any, images: Tensor) -> list[Any]:
+    """The forward pass of a network as far as its head: each layer reads the outputs that its `f` names.
+
+    The result has each layer's output, or None for those that none reads later.
+    """
     outputs: list[Any] = []
     x: Any = images
     for layer in network.model:
+        if isinstance(layer, Detect):
+            break
         if layer.f != -1:
             x = outputs[layer.f] if isinstance(layer.f, int) else [x if j == -1 else outputs[j] for j in layer.f]
         x = layer(x)
         outputs.append(x if layer.i in network.save else None)
+    return outputs

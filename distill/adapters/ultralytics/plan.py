@@ -23,8 +23,9 @@ from distill.adapters.ultralytics.inputs import (
     read_data,
     read_model_yaml,
 )
+from distill.adapters.ultralytics.responses import check_recipe, planned_focus, planned_response
 from distill.adapters.ultralytics.students import stays
-from distill.adapters.ultralytics.supervision import check_gates, check_pairs
+from distill.adapters.ultralytics.supervision import BOXLESS, check_gates, check_pairs
 from distill.adapters.ultralytics.tasks import MODELS, TRAINERS
 from distill.adapters.ultralytics.trainers import KEY
 from distill.attention.layers import LayerInfo
@@ -91,6 +92,7 @@ def plan(settings: Settings, arguments: Mapping[str, Any], command: str) -> Plan
     if gated:
         gate_neck(student.module, settings.seed)
     check_gates(settings, bool(gates_of(student.module)), student.task)
+    check_recipe(settings, student.task, BOXLESS)
     own = {
         **settings.as_dict(),
         "gated_neck": gated,
@@ -105,8 +107,12 @@ def plan(settings: Settings, arguments: Mapping[str, Any], command: str) -> Plan
     }
     teacher = read_checkpoint(_with_suffix(settings.teacher), "--teacher", settings.trust) if settings.teacher else None
     own["teacher"] = teacher and str(teacher.path)
-    pairs, gates, lines = _pairs(settings, theirs, student, teacher, data)
+    pairs, gates, own["scores"], lines = _pairs(settings, theirs, student, teacher, data)
     own |= {"pairs": [asdict(pair) for pair in pairs], "gate_pairs": [asdict(pair) for pair in gates]}
+    if teacher:
+        names = ["item"] if theirs.get("single_cls") else list(data["names"].values())
+        known = list(teacher.names.values())
+        own["outputs"] = planned_response(settings, student.module, names, teacher.module, known, student.task)
     overrides = {
         **theirs,
         "mode": "train",
@@ -171,23 +177,24 @@ def _pairs(
     student: _Student,
     teacher: Checkpoint | None,
     data: Mapping[str, Any],
-) -> tuple[list[Pair], list[Pair], tuple[str, ...]]:
-    """The pairs of attention maps, those that supervise gates, and a table of both."""
+) -> tuple[list[Pair], list[Pair], dict[str, str], tuple[str, ...]]:
+    """The pairs of attention maps, those that supervise gates, what a focus reads, and a table of the pairs."""
     imgsz = image_size(arguments, student.task, stride_of(student.module))
     if teacher is None:
         if settings.gates == "none":
-            return [], [], ()
+            return [], [], {}, ()
         with same_randomness():
             mine = layers_of(student.module, imgsz)
         gates = gate_pairs(settings.gates, mine)
-        return [], gates, _table(gates, mine, [])
+        return [], gates, {}, _table(gates, mine, [])
     teacher_imgsz = _teacher_size(settings, imgsz, teacher, data)
     with same_randomness():
         mine, theirs = layers_of(student.module, imgsz), layers_of(teacher.module, teacher_imgsz)
     pairs = [] if settings.layers == NO_PAIRS else pair_layers(mine, theirs, settings.layers)
     gates = gate_pairs(settings.gates, mine, theirs)
     check_pairs(settings, pairs, gates)
-    return pairs, gates, _table([*pairs, *gates], mine, theirs)
+    scores = planned_focus(settings, pairs, teacher.module, theirs)
+    return pairs, gates, scores, _table([*pairs, *gates], mine, theirs)
 
 
 def _teacher_size(settings: Settings, imgsz: int, teacher: Checkpoint, data: Mapping[str, Any]) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import resource
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from distill.adapters.ultralytics import rehearsal
 from distill.adapters.ultralytics.anatomy import alphas_of, build_teacher
 from distill.adapters.ultralytics.inputs import Checkpoint, read_checkpoint
 from distill.adapters.ultralytics.probing import Probe
+from distill.adapters.ultralytics.responses import focus_of, response_terms
 from distill.adapters.ultralytics.supervision import check_shuffled, supervised
 from distill.adapters.ultralytics.wrapper import DistillingModule
 from distill.attention.pairs import Pair
@@ -30,10 +33,14 @@ from distill.records import (
     write_manifest,
     write_settings,
 )
+from distill.schedule import Schedule
 from distill.teacher import Teacher
 from distill.terms.attention import AttentionTerm
 from distill.terms.base import Term
+from distill.terms.boxes import BoxTerm
+from distill.terms.classes import ClassTerm
 from distill.terms.gates import GateTerm
+from distill.weighting import Follower
 
 
 class Session:
@@ -60,10 +67,10 @@ class Session:
         if teacher:
             _agree_on_precision(trainer, teacher, batches[0]["img"])
 
-        whole = _distiller(own, teacher, fraction=1.0)  # over a part of a batch the gradient's norm would be larger
+        whole = _distiller(own, teacher)  # over a part of a batch the gradient's norm would be larger
         passes = rehearsal.passes(batches, whole, trainer.per_image)
-        proof = prove(whole, rehearsal.student_copy(trainer), passes, own["share"], _fixed(own))
-        distiller = _distiller(own, teacher, own["teacher_fraction"])
+        proof = prove(whole, rehearsal.student_copy(trainer), passes, _shares(own), _fixed(own))
+        distiller = _distiller(own, teacher, fraction=own["teacher_fraction"], schedule=schedule_of(trainer))
         own["weights"] = distiller.weights = {name: _mean_over_ranks(w) for name, w in proof.weights.items()}
         _say("\n".join(map(str, proof.checks)))
         proof.raise_if_failed(forgive=("weight",) if own["weight"] == 0 else ())
@@ -103,8 +110,17 @@ class Session:
         if self.distiller is not None:
             after["attention"] = _audit(trainer, student, self.distiller)
         after["profile"] = rehearsal.profile(student, imgsz)
+        start = {"weights": trainer.own.get("start"), "data": trainer.own.get("order", [])}
+        entries = {"start": start, "peak_memory": peak_memory(), "weights_at_end": trainer.own["weights"]}
         manifest = read_manifest(trainer.save_dir)
-        write_manifest(trainer.save_dir, {**manifest, "after": after, "finished": True})
+        write_manifest(trainer.save_dir, {**manifest, **entries, "after": after, "finished": True})
+
+
+def peak_memory() -> int:
+    """The most memory that this process has had, in bytes: on the GPU if it is used, otherwise its resident set."""
+    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
+        return int(torch.cuda.max_memory_allocated())
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def read_teacher(own: dict[str, Any], trust: bool) -> Checkpoint:
@@ -126,21 +142,60 @@ def teacher_of(own: dict[str, Any], checkpoint: Checkpoint | None = None) -> Tea
 def _terms(own: dict[str, Any], audit: bool = False) -> list[Term]:
     """What a run compares; an `audit` never shuffles, but tells what gates have of the teacher they were denied."""
     pairs, gates = ([Pair(**pair) for pair in own.get(key, ())] for key in ("pairs", "gate_pairs"))
-    terms: list[Term] = [AttentionTerm(pairs, own["p"], own["form"])] if pairs else []
+    terms: list[Term] = [AttentionTerm(pairs, own["p"], own["form"], focus_of(own))] if pairs else []
+    terms += response_terms(own)
     if gates:
         target = "teacher" if audit and own["gates"] == "shuffled" else own["gates"]
         terms.append(GateTerm(gates, target, own["p"]))
     return terms
 
 
-def _distiller(own: dict[str, Any], teacher: Teacher | None, fraction: float) -> Distiller:
-    return Distiller(teacher, _terms(own), {}, fraction, own["seed"] + max(RANK, 0))
+def _distiller(own: dict[str, Any], teacher: Teacher | None, **options: Any) -> Distiller:
+    seed = own["seed"] + max(RANK, 0)
+    return Distiller(teacher, _terms(own), {}, seed=seed, shuffled=own.get("shuffled", False), **options)
+
+
+def schedule_of(trainer: Any) -> Schedule:
+    """How the weights go over the epochs. Raises InputError where no epoch is left for distillation."""
+    own = trainer.own
+    tail = trainer.args.close_mosaic if own.get("stop_with_mosaic") else 0
+    begin = own.get("warmup", 0.0)
+    if begin + tail >= trainer.epochs:
+        raise InputError(
+            f"--warmup {begin:g} and the last {tail} epochs without mosaic leave none of {trainer.epochs} epochs for "
+            f"distillation: take more epochs, or another close_mosaic="
+        )
+    return Schedule(trainer.epochs, own.get("schedule", "constant"), begin, own.get("floor", 0.1), tail)
+
+
+def follower_of(own: dict[str, Any], distiller: Distiller) -> Follower | None:
+    """What keeps measured weights at their share; None where all are fixed or held."""
+    fixed = {name for name, weight in _given(own).items() if weight is not None}
+    followed = {name: share for name, share in _shares(own).items() if name not in fixed}
+    if own.get("hold") or not followed:
+        return None
+    return Follower(distiller, followed, own.setdefault("first_weights", dict(own["weights"])))
 
 
 def _fixed(own: dict[str, Any]) -> dict[str, float]:
     """The weights that are given, or were measured when the run began; the others are measured."""
-    given = {"attention": own["weight"], "gates": own.get("gates_weight")}
-    return {name: weight for name, weight in given.items() if weight is not None} | own["weights"]
+    return {name: weight for name, weight in _given(own).items() if weight is not None} | own["weights"]
+
+
+def _given(own: dict[str, Any]) -> dict[str, float | None]:
+    response = own.get("response_weight")
+    return {
+        "attention": own["weight"],
+        "gates": own.get("gates_weight"),
+        ClassTerm.name: response,
+        BoxTerm.name: response,
+    }
+
+
+def _shares(own: dict[str, Any]) -> dict[str, float]:
+    """The share of the task's gradient that each term is to have."""
+    maps, outputs = own["share"], own.get("response_share", own["share"])
+    return {"attention": maps, "gates": maps, ClassTerm.name: outputs, BoxTerm.name: outputs}
 
 
 def _audit(trainer: Any, student: Any, distiller: Distiller) -> dict[str, float]:

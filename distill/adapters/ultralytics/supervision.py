@@ -31,23 +31,24 @@ def check_pairs(settings: Settings, pairs: Sequence[Pair], gates: Sequence[Pair]
     both = {pair.student for pair in pairs} & {pair.student for pair in gates}
     if both:
         raise InputError(f"--layers and --gates both guide {', '.join(sorted(both))}: once is enough")
-    if not pairs and not any(pair.teacher for pair in gates):
-        raise InputError("--layers none leaves the teacher nothing to teach: add --gates teacher")
+    if not pairs and not settings.response and not any(pair.teacher for pair in gates):
+        raise InputError("--layers none leaves the teacher nothing to teach: add --response bce, or --gates teacher")
     if settings.heatmaps and not pairs:
         raise InputError("--heatmaps keeps the maps of paired layers, and --layers none pairs none: leave one out")
 
 
 def check_shuffled(trainer: Any) -> None:
-    """Raise InputError if `--gates shuffled` would meet a batch of one image, which has no other to be guided by."""
+    """Raise InputError if a shuffled teacher would meet a batch of one image, which has no other to look at."""
     own = trainer.own
-    if own.get("gates") != "shuffled":
+    asked = "--gates shuffled" if own.get("gates") == "shuffled" else "--shuffled" if own.get("shuffled") else None
+    if asked is None:
         return
     loader, fraction = trainer.train_loader, own["teacher_fraction"]
     images = -(-len(loader.dataset) // max(trainer.world_size, 1))
     full = min(loader.batch_size or images, images)
     if min(round(fraction * size) for size in (full, images % full or full)) < 2:
         raise InputError(
-            f"--gates shuffled compares with another image of the batch: {images} images in batches of {full} "
+            f"{asked} compares with another image of the batch: {images} images in batches of {full} "
             f"(fraction {fraction:g}) leave one alone: take another batch="
         )
 

@@ -9,16 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 from ultralytics.utils import DEFAULT_CFG, LOGGER, RANK, YAML
-from ultralytics.utils.torch_utils import unset_deterministic
+from ultralytics.utils.torch_utils import unset_deterministic, unwrap_model
 
 from distill.adapters.ultralytics.gating import gate_neck, take_gates
-from distill.adapters.ultralytics.session import Session, teacher_of
+from distill.adapters.ultralytics.pairing import Seen, digest_of_weights
+from distill.adapters.ultralytics.session import Session, follower_of, teacher_of
 from distill.adapters.ultralytics.staging import staged
 from distill.adapters.ultralytics.students import adopted
 from distill.adapters.ultralytics.supervision import supervised
 from distill.adapters.ultralytics.wrapper import TOTAL, DistillingModule, WithTeacher
 from distill.modes import same_randomness
 from distill.records import keep_epochs
+from distill.terms import boxes, classes
 
 if TYPE_CHECKING:
     from ultralytics.engine.trainer import BaseTrainer as Base
@@ -26,7 +28,8 @@ else:  # the task's trainer stands behind the mixin
     Base = object
 
 KEY = "distill"  # the one argument of ours on `trainer.args`: a plain dict, which survives resume and DDP's children
-LOGGED = ("cos_", "r_", "std_")  # of the terms' figures, in results.csv
+LOGGED = ("cos_", "r_", "std_", "agree_", "iou_")  # of the terms' figures, in results.csv
+RESPONSE_COLUMNS = (classes.COLUMN, boxes.COLUMN)
 
 
 class _Complete(Exception):
@@ -53,6 +56,7 @@ class DistillationMixin(Base):
             setattr(self.args, KEY, settings)
         self.own: dict[str, Any] = getattr(self.args, KEY, {})
         self.session: Session | None = None
+        self.seen = Seen()
         self.complete = False
         self.compiled: Any = False
         if RANK in {-1, 0}:
@@ -97,6 +101,7 @@ class DistillationMixin(Base):
     def _setup_train(self) -> None:
         super()._setup_train()
         with same_randomness():
+            self.own.setdefault("start", digest_of_weights(unwrap_model(self.model)))
             self.session = Session.begin(self)
         self._attach()
         if self.complete:
@@ -108,7 +113,8 @@ class DistillationMixin(Base):
             return
         parallel = isinstance(self.model, nn.parallel.DistributedDataParallel)
         inner = self.model.module if parallel else self.model
-        wrapped = DistillingModule(inner, distiller, self.per_image)
+        follower = None if self.args.compile else follower_of(self.own, distiller)
+        wrapped = DistillingModule(inner, distiller, self.per_image, follower)
         if parallel:
             self.model.module = wrapped
         else:
@@ -159,7 +165,14 @@ class DistillationMixin(Base):
     def _model_train(self) -> None:
         super()._model_train()
         if (wrapped := self.wrapped) is not None:
-            wrapped.start_epoch(getattr(self, "epoch", 0))
+            wrapped.start_epoch(getattr(self, "epoch", 0), len(self.train_loader))
+
+    def preprocess_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Notes what is shown, as it comes from the loader."""
+        if self.session is not None:
+            self.seen.add(batch)
+        prepared: dict[str, Any] = super().preprocess_batch(batch)
+        return prepared
 
     def _build_train_pipeline(self) -> None:
         with self._original_compile():  # an out-of-memory retry rebuilds the loaders, whose shape depends on it
@@ -171,7 +184,8 @@ class DistillationMixin(Base):
         if prefix == "train" or not supervised(self.own):
             return items
         pairs = (*self.own["pairs"], *self.own.get("gate_pairs", ()))
-        ours = {f"{prefix}/{name}" for name in (TOTAL, *(f"at_{pair['name']}" for pair in pairs))}
+        columns = (TOTAL, *RESPONSE_COLUMNS, *(f"at_{pair['name']}" for pair in pairs))
+        ours = {f"{prefix}/{name}" for name in columns}
         return (
             [i for i in items if i not in ours] if loss_items is None else {k: items[k] for k in items if k not in ours}
         )
@@ -180,8 +194,10 @@ class DistillationMixin(Base):
         """Adds to results.csv, as means over the epoch, each pair's cosine and each gate's correlation and spread."""
         if (wrapped := self.wrapped) is not None:
             means = {f"train/{name}": v for name, v in wrapped.means().items() if name.startswith(LOGGED)}
-            metrics = {**metrics, **means}
+            weights = {f"train/weight_{name}": value for name, value in wrapped.distiller.weights.items()}
+            metrics = {**metrics, **means, **weights}
         super().save_metrics(metrics)
+        self.own.setdefault("order", []).append(self.seen.close())
         if self.session is not None:
             self.session.keep_maps(self, self.epoch + 1)
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from copy import deepcopy
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch import distributed as dist
 from ultralytics.utils.torch_utils import unwrap_model
 
 from distill.distiller import Distiller, Step
 from distill.teacher import Teacher
 from distill.terms.base import Batch
+from distill.weighting import Follower
 
 TOTAL = "at_loss"
 
@@ -58,12 +61,16 @@ class DistillingModule(_Around):
     gets its forward and its loss called apart, as Ultralytics does for compiled models.
     """
 
-    def __init__(self, module: nn.Module, distiller: Distiller, per_image: bool) -> None:
+    def __init__(
+        self, module: nn.Module, distiller: Distiller, per_image: bool, follower: Follower | None = None
+    ) -> None:
         super().__init__(module)
         self.distiller = distiller
         self.per_image = per_image
+        self.follower = follower
         self.epoch = 0
         self.step = 0
+        self.steps = 1
         self.figures: dict[str, Tensor] = {}
         self.seen = 0
 
@@ -72,13 +79,18 @@ class DistillingModule(_Around):
         if not (self.training and isinstance(x, dict)):
             return self.module(x, *args, **kwargs)
         student = unwrap_model(self.module)
-        with self.distiller.watch(student, as_batch(x, self.epoch, self.step)) as step:
+        batch = as_batch(x, self.epoch, self.step, self.steps)
+        with self.distiller.watch(student, batch) as step:
             if student is self.module:
                 loss, items = student(x)
             else:
                 loss, items = student.loss(x, self.module(x["img"]))
         self.step += 1
-        return self._add(loss, items, step, x["img"].shape[0])
+        images = x["img"].shape[0]
+        if self.follower is not None and self.follower.due(batch):
+            wanted = self.follower.measure(loss.sum() / (images if self.per_image else 1), step)
+            self.follower.move(over_ranks(wanted))
+        return self._add(loss, items, step, images)
 
     def _add(self, loss: Tensor, items: dict[str, Tensor], step: Step, images: int) -> tuple[Tensor, dict[str, Tensor]]:
         self._note(step)
@@ -91,11 +103,11 @@ class DistillingModule(_Around):
     def _note(self, step: Step) -> None:
         for name, value in step.figures().items():
             self.figures[name] = self.figures[name] + value if name in self.figures else value
-        self.seen += 1
+        self.seen += bool(step.readings)
 
-    def start_epoch(self, epoch: int) -> None:
-        """Figures and the step count begin anew."""
-        self.epoch, self.step, self.seen, self.figures = epoch, 0, 0, {}
+    def start_epoch(self, epoch: int, steps: int) -> None:
+        """Figures and the step count begin anew; an epoch has so many `steps`."""
+        self.epoch, self.step, self.steps, self.seen, self.figures = epoch, 0, steps, 0, {}
 
     def means(self) -> dict[str, float]:
         """The figures' means over the epoch so far."""
@@ -106,12 +118,23 @@ class DistillingModule(_Around):
         return copied
 
 
-def as_batch(data: dict[str, Any], epoch: int = 0, step: int = 0) -> Batch:
+def over_ranks(weights: dict[str, float]) -> dict[str, float]:
+    """The geometric means over all processes, of those that have a value."""
+    if not dist.is_initialized():
+        return weights
+    found: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(found, weights)
+    names = dict.fromkeys(name for one in found for name in one)
+    values = {name: [one[name] for one in found if name in one] for name in names}
+    return {name: math.exp(sum(map(math.log, them)) / len(them)) for name, them in values.items()}
+
+
+def as_batch(data: dict[str, Any], epoch: int = 0, step: int = 0, steps: int = 1) -> Batch:
     """The parts of an Ultralytics batch that terms may know; turned boxes as the upright ones around them."""
     boxes = data.get("bboxes")
     if boxes is not None and boxes.shape[-1] == 5:
         boxes = upright(boxes, data["img"].shape[2:])
-    return Batch(data["img"], boxes, data.get("cls"), data.get("batch_idx"), epoch, step)
+    return Batch(data["img"], boxes, data.get("cls"), data.get("batch_idx"), epoch, step, steps=steps)
 
 
 def upright(boxes: Tensor, size: Sequence[int]) -> Tensor:

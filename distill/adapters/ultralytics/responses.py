@@ -1,0 +1,113 @@
+"""What a run transfers of a head's outputs, and where its attention counts: checked, and turned into terms."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from distill.adapters.ultralytics.anatomy import anatomy
+from distill.adapters.ultralytics.heads import as_pairs, bins_of, output_pairs, outputs_of
+from distill.attention.layers import LayerInfo
+from distill.attention.pairs import Pair
+from distill.config import Settings
+from distill.errors import InputError
+from distill.terms.base import Term
+from distill.terms.boxes import BoxTerm, DistributionTerm
+from distill.terms.classes import ClassTerm
+from distill.terms.dense import Shared
+from distill.terms.focus import BoxFocus, Focus, ScoreFocus
+
+BOXES = "boxes"
+DISTANCES_ONLY = ("detect", "segment", "pose")  # tasks whose boxes are upright: four distances say all
+
+
+def planned_response(
+    settings: Settings, student: Any, names: Sequence[str], teacher: Any, known: Sequence[str], task: str
+) -> dict[str, Any]:
+    """`own["outputs"]`, in plain types: which modules are compared, and which classes mean the same; {} for none.
+
+    `student` and `teacher` are the networks, `names` and `known` their classes. Raises InputError for a head without
+    such outputs, and for class lists that share nothing.
+    """
+    if not settings.response:
+        return {}
+    both = output_pairs(student, teacher)
+    bins = bins_of(student), bins_of(teacher)
+    if BOXES in settings.response and bins[0] != bins[1] and task not in DISTANCES_ONLY:
+        raise InputError(f"--response boxes: {task} boxes are compared by their distributions, which differ here")
+    alone = len(names) == len(known) == 1  # one class each is the same class, whatever its name
+    shared = Shared((0,), (0,)) if alone else Shared.by_name(names, known)
+    return {
+        "classes": [asdict(pair) for pair in as_pairs(both, "classes")],
+        "boxes": [asdict(pair) for pair in as_pairs(both, "boxes")],
+        "bins": list(bins),
+        "at": list(anatomy(student).head_inputs),
+        "shared": [list(shared.student), list(shared.teacher)],
+    }
+
+
+def response_terms(own: Mapping[str, Any]) -> list[Term]:
+    """The terms of a run's settings that compare outputs."""
+    outputs = own.get("outputs")
+    if not outputs:
+        return []
+    classes, boxes = ([Pair(**pair) for pair in outputs[key]] for key in ("classes", "boxes"))
+    shared = Shared(*map(tuple, outputs["shared"]))
+    terms: list[Term] = []
+    for form in own["response"]:
+        if form != BOXES:
+            terms.append(ClassTerm(classes, form, own["temperature"], shared, outputs["at"]))
+            continue
+        scores, (mine, theirs) = [pair.teacher for pair in classes], outputs["bins"]
+        if mine == theirs > 1:
+            terms.append(DistributionTerm(boxes, scores, mine, shared.teacher, outputs["at"]))
+        else:
+            terms.append(BoxTerm(boxes, scores, (mine, theirs), shared.teacher, outputs["at"]))
+    return terms
+
+
+def planned_focus(
+    settings: Settings, pairs: Sequence[Pair], teacher: Any, layers: Sequence[LayerInfo]
+) -> dict[str, str]:
+    """For each pair, the teacher's class scores of its level, or of the nearest one; {} where no focus needs them."""
+    if settings.focus != "teacher":
+        return {}
+    scores = {output.level: output.classes for output in reversed(outputs_of(teacher))}
+    if not scores:
+        raise InputError("--focus teacher needs class scores cell by cell: the teacher's head has none")
+    levels = {layer.name: layer.level for layer in layers}
+    return {pair.name: scores[min(scores, key=lambda k: abs(k - levels[pair.teacher]))] for pair in pairs}
+
+
+def focus_of(own: Mapping[str, Any]) -> Focus | None:
+    """The focus of a run's settings."""
+    asked = own.get("focus", "none")
+    if asked == "none":
+        return None
+    return BoxFocus() if asked == "boxes" else ScoreFocus(own["scores"])
+
+
+def check_recipe(settings: Settings, task: str, boxless: Sequence[str]) -> None:
+    """Raise InputError for options that would have no effect, or that the task cannot have."""
+    if settings.focus != "none" and settings.layers == ("none",):
+        raise InputError(f"--focus {settings.focus} has no effect with --layers none")
+    if settings.focus == "boxes" and task in boxless:
+        raise InputError(f"--focus boxes: {task} has no labelled boxes")
+    if settings.floor != Settings().floor and settings.schedule != "cosine":
+        raise InputError("--floor without --schedule cosine has no effect")
+    if settings.teacher:
+        return
+    idle = {
+        "focus": settings.focus != "none",
+        "response": bool(settings.response),
+        "shuffled": settings.shuffled,
+        "hold": settings.hold,
+    }
+    if settings.gates != "truth":  # gates that follow the labels are distilled without a teacher
+        scheduled = settings.schedule != "constant"
+        idle |= {"schedule": scheduled, "warmup": settings.warmup > 0, "stop_with_mosaic": settings.stop_with_mosaic}
+    for name, given in idle.items():
+        if given:
+            option = name.replace("_", "-")
+            raise InputError(f"--{option} without --teacher has no effect: name a teacher, or leave it out")

@@ -1,0 +1,138 @@
+"""Response distillation of where a detection head puts its boxes: at the cells where the teacher is confident."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from distill.attention.pairs import Pair
+from distill.terms.base import Batch, Reading, View
+from distill.terms.dense import confidence, flat, levels, weighted
+
+COLUMN = "at_box"
+TEMPERATURE = 10.0  # of the distributions, as LD's authors have it
+
+
+class DistributionTerm:
+    """Localisation distillation: each side's distribution over distances against the teacher's.
+
+    T^2 KL(teacher || student) at temperature T, in nats, the mean over the four sides, cells weighted by the teacher's
+    confidence. (LD, Zheng et al., CVPR 2022, arXiv 2102.12252, eq. 2.) `pairs` name the layers that give the logits
+    (B, 4 bins, H, W); `scores` the teacher's layers of class logits, level by level, of which the classes `known` count
+    (all, if None). `at` is as in `ClassTerm`: an untrained student has hardly any boxes to lose, so that the task's
+    gradient at the boxes themselves is no measure. The figure is `iou_box`, the mean IoU of both networks' boxes at
+    those cells.
+    """
+
+    name = "boxes"
+
+    def __init__(
+        self,
+        pairs: Sequence[Pair],
+        scores: Sequence[str],
+        bins: int,
+        known: Sequence[int] | None = None,
+        at: Sequence[str] = (),
+        temperature: float = TEMPERATURE,
+    ) -> None:
+        self.pairs = tuple(pairs)
+        self.at = tuple(at) or tuple(pair.student for pair in self.pairs)
+        self.scores = tuple(scores)
+        self.bins = bins
+        self.known = known
+        self.temperature = temperature
+
+    def layers(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        return tuple(p.student for p in self.pairs), (*(p.teacher for p in self.pairs), *self.scores)
+
+    def __call__(self, student: View, teacher: View, batch: Batch) -> dict[str, Reading]:
+        mine, theirs = (flat(side) for side in zip(*levels(self.pairs, student, teacher), strict=True))
+        weights = _confidence(self.scores, self.known, teacher)
+        p, q = (F.log_softmax(side.unflatten(2, (4, -1)) / self.temperature, dim=3) for side in (theirs, mine))
+        divergence = F.kl_div(q, p, reduction="none", log_target=True).sum(3).mean(2)  # (B, N)
+        loss = self.temperature**2 * weighted(divergence, weights)
+        with torch.no_grad():
+            overlap = iou(distances(mine, self.bins), distances(theirs, self.bins))
+        return {COLUMN: Reading(loss, {"iou_box": weighted(overlap, weights)})}
+
+
+class BoxTerm:
+    """Boxes against the teacher's where there are no distributions to compare: 1 - GIoU plus the relative L1 distance.
+
+    The four distances from a cell to the sides of its box, in cells, come from the layers that `pairs` name: as they
+    are where a head has `reg_max` 1, else as the means of their distributions; `bins` are student's and teacher's. The
+    L1 distance is the mean over the sides, over the mean of the teacher's box's sides. (GIoU: Rezatofighi et al., CVPR
+    2019, arXiv 1902.09630.) `scores`, `known` and
+    the figure are those of `DistributionTerm`.
+    """
+
+    name = "boxes"
+
+    def __init__(
+        self,
+        pairs: Sequence[Pair],
+        scores: Sequence[str],
+        bins: tuple[int, int],
+        known: Sequence[int] | None = None,
+        at: Sequence[str] = (),
+    ) -> None:
+        self.pairs = tuple(pairs)
+        self.at = tuple(at) or tuple(pair.student for pair in self.pairs)
+        self.scores = tuple(scores)
+        self.bins = bins
+        self.known = known
+
+    def layers(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        return tuple(p.student for p in self.pairs), (*(p.teacher for p in self.pairs), *self.scores)
+
+    def __call__(self, student: View, teacher: View, batch: Batch) -> dict[str, Reading]:
+        sides = zip(*levels(self.pairs, student, teacher), strict=True)
+        mine, theirs = (distances(flat(side), bins) for side, bins in zip(sides, self.bins, strict=True))
+        weights = _confidence(self.scores, self.known, teacher)
+        overlap, generalised = iou(mine, theirs), giou(mine, theirs)
+        scale = theirs.sum(2).div(2).clamp(min=1e-3)  # the mean of width and height
+        apart = (mine - theirs).abs().mean(2) / scale
+        loss = weighted(1 - generalised + apart, weights)
+        return {COLUMN: Reading(loss, {"iou_box": weighted(overlap.detach(), weights)})}
+
+
+def distances(outputs: Tensor, bins: int) -> Tensor:
+    """(B, N, 4 bins) -> (B, N, 4): cells to the left, top, right, bottom side; of distributions the mean."""
+    if bins == 1:
+        return outputs
+    places = torch.arange(bins, dtype=outputs.dtype, device=outputs.device)
+    return outputs.unflatten(2, (4, bins)).softmax(3) @ places
+
+
+def iou(a: Tensor, b: Tensor) -> Tensor:
+    """Intersection over union of two boxes around one point: distances (B, N, 4) each -> (B, N) in [0, 1]."""
+    both, union, _ = _areas(a, b)
+    return both / union
+
+
+def giou(a: Tensor, b: Tensor) -> Tensor:
+    """IoU minus the share of the least box around both that neither covers: (B, N) in (-1, 1]."""
+    both, union, hull = _areas(a, b)
+    return both / union - (hull - union) / hull
+
+
+def _areas(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Of the intersection, the union and the least box around both; a box turned inside out has area 0."""
+    tiny = 1e-9
+    own = [_area(box) for box in (a, b)]
+    both, hull = _area(torch.minimum(a, b)), _area(torch.maximum(a, b))
+    union = sum(own) - both
+    return both, union.clamp(min=tiny), hull.clamp(min=tiny)
+
+
+def _area(sides: Tensor) -> Tensor:
+    left, top, right, bottom = sides.unbind(-1)
+    return (left + right).clamp(min=0) * (top + bottom).clamp(min=0)
+
+
+def _confidence(scores: Sequence[str], known: Sequence[int] | None, teacher: View) -> Tensor:
+    logits = flat([teacher.features[layer].float() for layer in scores])
+    return confidence(logits if known is None else logits[..., list(known)])

@@ -1,0 +1,92 @@
+"""Where an attention map counts: everywhere alike, on the labelled objects, or where the teacher is confident.
+
+A whole map is dominated by its background: objects cover a few per cent of most images. A focus multiplies both maps,
+before they are normalised, by the same non-negative weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from distill.attention.maps import AttentionMap
+from distill.attention.pairs import Pair
+from distill.errors import InputError
+from distill.terms.base import Batch, View
+
+
+class Focus(Protocol):
+    """Weights for the positions of a pair's maps."""
+
+    def layers(self) -> tuple[str, ...]:
+        """The teacher's layers that it reads."""
+        ...
+
+    def __call__(self, pair: Pair, teacher: View, batch: Batch, size: Sequence[int]) -> Tensor:
+        """(B, *size), non-negative, without gradient."""
+        ...
+
+
+class BoxFocus:
+    """Labelled boxes alone, each worth the same: a cell counts 1 / sqrt(the cells of its box), the rest nothing.
+
+    The squared distance between focused maps is then weighted by 1 / area within each box, so that a small object
+    weighs as much as a large one (the scale mask of FGD, Yang et al., CVPR 2022, arXiv 2111.11837, eq. 2 and 3). Where
+    boxes overlap, the smaller one counts; a cell that a box covers in part counts by that part. Maps of images without
+    boxes become zero, and their distance 0.
+    """
+
+    def layers(self) -> tuple[str, ...]:
+        return ()
+
+    def __call__(self, pair: Pair, teacher: View, batch: Batch, size: Sequence[int]) -> Tensor:
+        if batch.boxes is None or batch.box_image is None:
+            raise InputError("--focus boxes needs labelled boxes: this task has none")
+        cells = (batch.boxes[:, 2] * size[1] * batch.boxes[:, 3] * size[0]).clamp(
+            min=1.0
+        )  # a box fills a cell at least
+        return covered(batch.boxes, batch.box_image, len(batch.images), size, cells.rsqrt())
+
+
+class ScoreFocus:
+    """The teacher's confidence: its highest class probability at each position, as in Ultralytics' own distillation.
+
+    `logits` names, for each pair, the teacher's layer that gives the class logits (B, K, H, W) of the pair's level.
+    """
+
+    def __init__(self, logits: Mapping[str, str]) -> None:
+        self.logits = dict(logits)
+
+    def layers(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(self.logits.values()))
+
+    def __call__(self, pair: Pair, teacher: View, batch: Batch, size: Sequence[int]) -> Tensor:
+        layer = self.logits[pair.name]
+        best = teacher.features[layer].detach().float().amax(1).sigmoid()  # (B, H, W)
+        return AttentionMap(best, layer, "gate").resize(size).values
+
+
+def covered(boxes: Tensor, box_image: Tensor, images: int, size: Sequence[int], worth: Tensor | None = None) -> Tensor:
+    """How much of each cell lies in a box, (images, H, W) in [0, 1]; where boxes overlap the largest value counts.
+
+    `boxes` (M, 4) are normalised xywh, `box_image` (M,) says which image each lies in; `worth` (M,) multiplies each
+    box's share.
+    """
+    height, width = size
+    x, y, w, h = boxes.unbind(1)
+    shares = torch.einsum("mi,mj->mij", _overlap(y, h, height), _overlap(x, w, width))  # (M, H, W)
+    if worth is not None:
+        shares = shares * worth.view(-1, 1, 1)
+    result = torch.zeros(images, height, width, dtype=shares.dtype, device=shares.device)
+    index = box_image.long().view(-1, 1, 1).expand_as(shares)
+    return result.scatter_reduce(0, index, shares, "amax")
+
+
+def _overlap(centre: Tensor, length: Tensor, cells: int) -> Tensor:
+    """The share of each of `cells` equal parts of [0, 1] that an interval covers: (M,) -> (M, cells)."""
+    edges = torch.arange(cells + 1, device=centre.device) / cells
+    start, end = (centre - length / 2).unsqueeze(1), (centre + length / 2).unsqueeze(1)
+    return ((torch.minimum(end, edges[1:]) - torch.maximum(start, edges[:-1])) * cells).clamp(0, 1)
