@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from ultralytics.models.rtdetr.val import RTDETRValidator
 from ultralytics.models.yolo.detect import DetectionValidator
+from ultralytics.nn.distill_model import DistillationModel
 from ultralytics.nn.modules.head import RTDETRDecoder
 from ultralytics.utils import callbacks
 from ultralytics.utils.torch_utils import autocast, get_flops, unwrap_model
@@ -67,9 +68,15 @@ def sample(loader: Any, count: int, size: int) -> Iterator[dict[str, Any]]:
             yield loader.collate_fn([dataset[k] for k in range(start, start + size)])
 
 
+def student_of(trainer: Any) -> Any:
+    """The plain student, whatever stands around it: ours, DDP's, or Ultralytics' own distillation."""
+    model: Any = unwrap_model(trainer.model)
+    return model.student_model if isinstance(model, DistillationModel) else model
+
+
 def student_copy(trainer: Any) -> nn.Module:
     """The plain student as the next training step would find it: train mode, frozen BatchNorms in eval."""
-    student: nn.Module = deepcopy(unwrap_model(trainer.model)).train()
+    student: nn.Module = deepcopy(student_of(trainer)).train()
     for name, module in student.named_modules():
         if isinstance(module, nn.BatchNorm2d) and any(frozen in name for frozen in trainer.freeze_layer_names):
             module.eval()

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 from ultralytics.utils import DEFAULT_CFG, LOGGER, RANK, YAML
-from ultralytics.utils.torch_utils import unset_deterministic, unwrap_model
+from ultralytics.utils.torch_utils import unset_deterministic
 
 from distill.adapters.ultralytics.gating import gate_neck, take_gates
 from distill.adapters.ultralytics.pairing import Seen, digest_of_weights
+from distill.adapters.ultralytics.rehearsal import student_of
 from distill.adapters.ultralytics.session import Session, follower_of, teacher_of
 from distill.adapters.ultralytics.staging import staged
 from distill.adapters.ultralytics.students import adopted
@@ -101,7 +102,7 @@ class DistillationMixin(Base):
     def _setup_train(self) -> None:
         super()._setup_train()
         with same_randomness():
-            self.own.setdefault("start", digest_of_weights(unwrap_model(self.model)))
+            self.own.setdefault("start", digest_of_weights(student_of(self)))
             self.session = Session.begin(self)
         self._attach()
         if self.complete:

@@ -1,0 +1,244 @@
+"""What a run may transfer beside attention, where that counts, and how its weights go: from options to results.csv."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from ultralytics.nn import tasks
+from ultralytics.utils.torch_utils import unwrap_model
+
+import distill
+from distill import InputError
+from distill.adapters.ultralytics.anatomy import build_teacher
+from distill.adapters.ultralytics.heads import as_pairs, bins_of, output_pairs, outputs_of
+from distill.adapters.ultralytics.pairing import Seen, digest_of_weights
+from distill.adapters.ultralytics.plan import plan
+from distill.attention.taps import Taps
+from distill.config import settings_from
+from distill.records import read_manifest
+
+from .tiny import RTDETR, micro, network, rows, same, weights
+
+Train = Callable[..., distill.TrainResult]
+Checkpoint = Callable[..., Path]
+
+
+# ---- where a head predicts
+
+
+@pytest.mark.parametrize("family", ["yolov8n", "yolo11n", "yolo12n", "yolov9t", "yolo26n", "yolov10n"])
+def test_the_outputs_of_a_head_are_what_its_loss_reads(family: str) -> None:
+    """Level by level, the modules named give what the head concatenates into its raw predictions."""
+    model = tasks.DetectionModel(f"{family}.yaml", nc=5, verbose=False).train()
+    head = model.model[-1]
+    found = outputs_of(model)
+    images = torch.rand(2, 3, 64, 64)
+    with torch.no_grad(), Taps(model, [name for o in found for name in (o.classes, o.boxes)]) as taps:
+        raw = model(images)
+        seen = taps.read()
+    branches = {"": raw.get("one2many", raw), "one2one_": raw.get("one2one")}
+    assert {o.branch for o in found} == {"", *(["one2one_"] if "one2one" in raw else [])}
+    for branch, expected in branches.items():
+        if expected is None:
+            continue
+        levels = [o for o in found if o.branch == branch]
+        assert [o.level for o in levels] == [3, 4, 5]
+        for what, key, channels in (("classes", "scores", 5), ("boxes", "boxes", 4 * bins_of(model))):
+            mine = torch.cat([seen[getattr(o, what)].flatten(2) for o in levels], 2)
+            assert mine.shape[1] == channels and torch.equal(mine, expected[key])
+    assert bins_of(model) == head.reg_max
+
+
+def test_a_head_without_cells_has_no_outputs_and_cannot_be_followed(checkpoint: Checkpoint) -> None:
+    assert outputs_of(network(micro(head=RTDETR), "rtdetr")) == []
+    with pytest.raises(InputError, match="the teacher's head has none"):
+        output_pairs(network(micro()), network(micro(head=RTDETR), "rtdetr"))
+
+
+def test_both_branches_of_an_end_to_end_student_follow_the_only_one_of_its_teacher() -> None:
+    student, teacher = (tasks.DetectionModel(f"{name}.yaml", nc=5, verbose=False) for name in ("yolo26n", "yolo11n"))
+    names = {pair.student: pair.teacher for pair in as_pairs(output_pairs(student, teacher), "classes")}
+    assert len(names) == 6 and {name.split(".")[2] for name in names.values()} == {"cv3"}
+    back = {pair.student: pair.teacher for pair in as_pairs(output_pairs(teacher, student), "classes")}
+    assert len(back) == 3 and {name.split(".")[2] for name in back.values()} == {"cv3"}
+    own = {pair.name: pair.teacher.split(".")[2] for pair in as_pairs(output_pairs(student, student), "boxes")}
+    assert own == {**dict.fromkeys("345", "cv2"), **dict.fromkeys(("3o", "4o", "5o"), "one2one_cv2")}
+
+
+@pytest.mark.parametrize("family", ["yolo11n", "yolo26n"])
+def test_a_teacher_runs_its_head_only_where_it_is_read_and_gives_what_the_whole_network_gives(family: str) -> None:
+    model = tasks.DetectionModel(f"{family}.yaml", nc=5, verbose=False).eval()
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(module.running_var, 0.5, 2)
+            torch.nn.init.normal_(module.running_mean)
+    outputs = outputs_of(model)
+    layers = ["model.16", *(o.classes for o in outputs), *(o.classes for o in outputs), outputs[0].boxes]
+    images = torch.rand(2, 3, 64, 64)
+    with torch.no_grad(), Taps(model, list(dict.fromkeys(layers))) as taps:
+        model(images)
+        expected = taps.read()
+    teacher = build_teacher(model, layers)
+    ran: list[str] = []
+    for name, module in teacher.module.named_modules():
+        module.register_forward_hook(lambda *_, name=name: ran.append(name))
+    found = teacher(images)
+    assert set(found) == set(expected)
+    for layer, features in found.items():
+        assert torch.allclose(features, expected[layer], rtol=1e-3, atol=1e-4), layer
+    last = len(model.model) - 1
+    inside = [name for name in ran if name.startswith(f"model.{last}.") and name.count(".") == 3]
+    assert sorted(inside) == sorted({layer for layer in layers if layer.startswith(f"model.{last}.")})
+    assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in teacher.module.model[:last].modules())  # folded
+
+
+# ---- runs
+
+
+def test_everything_at_once_is_in_the_log_and_in_the_gradient(train: Train, teacher: Path) -> None:
+    result = train(
+        teacher=teacher,
+        response="bce,boxes",
+        focus="teacher",
+        schedule="cosine",
+        warmup=0.5,
+        stop_with_mosaic=True,
+        epochs=3,
+        close_mosaic=1,
+    )
+    table = rows(result.table)
+    assert len(table) == 3
+    for column in ("train/at_cls", "train/at_box", "train/at_P3"):
+        values = [float(row[column]) for row in table]
+        assert values[0] > 0 and values[1] > 0 and values[2] == 0, column
+    assert all(0 <= float(row["train/agree_cls"]) <= 1 and 0 <= float(row["train/iou_box"]) <= 1 for row in table)
+    assert {"train/weight_attention", "train/weight_classes", "train/weight_boxes"} <= set(table[0])
+    manifest = read_manifest(result.folder)
+    assert set(manifest["weights"]) == {"attention", "classes", "boxes"}
+    checks = " ".join(manifest["checks"])
+    assert "class scores" in checks and "boxes" in checks and "FAIL" not in checks
+    assert not any(c.startswith("val/at") for c in table[0])
+    plain = train()
+    assert not same(weights(result.last), weights(plain.last))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"response": "bce", "layers": "none"},
+        {"response": "kl", "temperature": 2.0},
+        {"response": "cwd,boxes"},
+        {"response": "pkd"},
+        {"form": "pearson"},
+        {"focus": "boxes"},
+        {"shuffled": True},
+    ],
+    ids=lambda options: "-".join(f"{k}={v}" for k, v in options.items()),
+)
+def test_each_option_alone_changes_the_student(train: Train, teacher: Path, options: dict[str, Any]) -> None:
+    base = train(teacher=teacher, epochs=2)
+    result = train(teacher=teacher, epochs=2, **options)
+    assert not same(weights(result.last), weights(base.last))
+
+
+def test_a_student_without_distributions_follows_boxes(train: Train, teacher: Path, checkpoint: Checkpoint) -> None:
+    content = {**micro(), "reg_max": 1}
+    result = train(teacher=teacher, student=checkpoint(content, name="single"), response="boxes", layers="none")
+    assert result.manifest["outputs"]["bins"] == [1, 16]
+    assert float(rows(result.table)[0]["train/at_box"]) > 0
+
+
+def test_a_tail_that_leaves_nothing_is_refused(train: Train, teacher: Path) -> None:
+    with pytest.raises(InputError, match="leave none of 2 epochs"):
+        train(teacher=teacher, epochs=2, close_mosaic=2, stop_with_mosaic=True)
+
+
+IDLE = [
+    ({"focus": "boxes"}, "--focus without --teacher"),
+    ({"response": "bce"}, "--response without --teacher"),
+    ({"shuffled": True}, "--shuffled without --teacher"),
+    ({"schedule": "cosine"}, "--schedule without --teacher"),
+    ({"warmup": 1}, "--warmup without --teacher"),
+    ({"hold": True}, "--hold without --teacher"),
+    ({"stop_with_mosaic": True}, "--stop-with-mosaic without --teacher"),
+    ({"floor": 0.5, "teacher": True}, "--floor without --schedule cosine"),
+    ({"focus": "boxes", "layers": "none", "response": "bce", "teacher": True}, "--focus boxes has no effect"),
+    ({"temperature": 3, "response": "bce", "teacher": True}, "it softens"),
+    ({"response": "bce,kl", "teacher": True}, "one of bce"),
+    ({"response_weight": 1, "teacher": True}, "without --response"),
+]
+
+
+@pytest.mark.parametrize(("options", "message"), IDLE, ids=[message for _, message in IDLE])
+def test_an_option_without_effect_is_refused(
+    scenes: Path, student: Path, teacher: Path, options: dict[str, Any], message: str
+) -> None:
+    given = {**options, "teacher": str(teacher)} if options.get("teacher") else options
+    with pytest.raises(InputError, match=message):
+        plan(settings_from({"student": str(student), "data": str(scenes), **given}), {"imgsz": 64}, "")
+
+
+# ---- weights that follow
+
+
+def test_weights_are_followed_held_or_fixed_and_resumed(
+    train: Train, teacher: Path, monkeypatch: pytest.MonkeyPatch, cut_off: Callable[..., None], tmp_path: Path
+) -> None:
+    monkeypatch.setattr("distill.weighting.EVERY", 1)
+    result = train(teacher=teacher, epochs=3)
+    column = [float(row["train/weight_attention"]) for row in rows(result.table)]
+    first = read_manifest(result.folder)["weights"]["attention"]
+    last = read_manifest(result.folder)["weights_at_end"]["attention"]
+    assert len({first, *column}) == 4 and column[-1] == pytest.approx(last, rel=1e-4)
+
+    for options in ({"hold": True}, {"weight": 2.0}):
+        held = train(teacher=teacher, epochs=2, **options)
+        values = {float(row["train/weight_attention"]) for row in rows(held.table)}
+        assert len(values) == 1
+        assert values.pop() == pytest.approx(read_manifest(held.folder)["weights"]["attention"], rel=1e-4)
+
+    cut_off(lambda: train(teacher=teacher, epochs=3, name="cut"))
+    folder = tmp_path / "runs" / "cut"
+    resumed = distill.resume(folder)
+    again = [float(row["train/weight_attention"]) for row in rows(resumed.table)]
+    assert again[0] == pytest.approx(column[0], rel=1e-6) and len(set(again)) == 3
+    assert all(first / 4 <= value <= first * 4 for value in again)
+
+
+# ---- paired runs
+
+
+def test_arms_of_a_seed_begin_and_see_the_same(train: Train, teacher: Path) -> None:
+    arms: list[dict[str, Any]] = [
+        {},
+        {"distill_model": str(teacher)},
+        {"teacher": teacher},
+        {"teacher": teacher, "response": "bce,boxes", "focus": "boxes", "schedule": "cosine", "warmup": 0.5},
+    ]
+    starts = [read_manifest(train(epochs=2, close_mosaic=1, **arm).folder)["start"] for arm in arms]
+    assert all(start == starts[0] for start in starts) and len(set(starts[0]["data"])) == 2
+    other = read_manifest(train(epochs=2, close_mosaic=1, seed=1).folder)["start"]
+    assert other["weights"] != starts[0]["weights"] and other["data"] != starts[0]["data"]
+
+
+def test_the_digests_see_one_weight_one_pixel_and_the_order() -> None:
+    model = network(micro())
+    before = digest_of_weights(model)
+    assert before == digest_of_weights(unwrap_model(model))
+    with torch.no_grad():
+        model.model[0].conv.weight[0, 0, 0, 0] += 1e-3
+    assert digest_of_weights(model) != before
+
+    def digest(*batches: dict[str, Any]) -> str:
+        seen = Seen()
+        for batch in batches:
+            seen.add(batch)
+        return seen.close()
+
+    a, b = ({"im_file": [n], "img": torch.full((1, 3, 8, 8), v, dtype=torch.uint8)} for n, v in (("a", 1), ("b", 2)))
+    brighter = {**a, "img": a["img"] + 1}
+    assert digest(a, b) == digest(a, b) and len({digest(a, b), digest(b, a), digest(brighter, b)}) == 3
