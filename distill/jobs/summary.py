@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from distill.jobs.training import TrainResult
 
 Row = Sequence[str]
+OUTPUTS = (
+    ("agree_cls", "class scores", "share of cells with the same best class"),
+    ("iou_box", "boxes", "mean IoU"),
+)
 FLAT = 1e-4  # standard deviation of alpha below which its correlation with anything is that of rounding
 GATED = (
     "The student's neck is gated: its checkpoints need the package attention-distill to load. Where it is missing,\n"
@@ -27,12 +31,12 @@ def summary(result: TrainResult) -> str:
     parts = [_networks(result)]
     if manifest["pairs"]:
         parts.append(_pairs(result))
-        parts.append(
-            f"attention weight {manifest['weights']['attention']:.4g}; teacher in {manifest['teacher_precision']}; "
-            f"a step costs {manifest['before']['step_ratio']:.2f} times a plain one"
-        )
+    if manifest.get("outputs"):
+        parts.append(_outputs(result))
     if manifest.get("gates", {}).get("pairs"):
         parts.append(_gates(result))
+    if "step_ratio" in manifest.get("before", {}):
+        parts.append(_weights(manifest))
     if (epoch := manifest["after"].get("epoch_95")) is not None:
         parts.append(f"The Dice first reached 95 % of the last epoch's in epoch {epoch}; best.ckpt is of epoch "
                      f"{manifest['after']['epoch']}.")  # fmt: skip
@@ -87,8 +91,25 @@ def _gates(result: TrainResult) -> str:
     shuffled = "; in training they followed the guide on another image" if by == "shuffled" else ""
     return (
         f"{aligned(rows)}\n(alpha on validation images: correlation with its guide, and standard deviation{shuffled})"
-        f"\n\nweight of the gates {manifest['weights']['gates']:.4g}"
     )
+
+
+def _outputs(result: TrainResult) -> str:
+    before, after = (result.manifest[when]["attention"] for when in ("before", "after"))
+    rows: list[Row] = [("output", "what", "before", "after")]
+    for key, name, what in OUTPUTS:
+        if key in after:
+            rows.append((name, what, f"{before[key]:.4f}", f"{after[key]:.4f}"))
+    return aligned(rows) + "\n(on validation images, at the cells where the teacher is confident)"
+
+
+def _weights(manifest: Mapping[str, Any]) -> str:
+    first = manifest["weights"]
+    last = manifest.get("weights_at_end", first)
+    moved = {name: "" if last[name] == weight else f" to {last[name]:.4g}" for name, weight in first.items()}
+    each = ", ".join(f"{name} {weight:.4g}{moved[name]}" for name, weight in first.items())
+    teacher = f"; teacher in {manifest['teacher_precision']}" if manifest["teacher"] else ""
+    return f"weights: {each}{teacher}; a step costs {manifest['before']['step_ratio']:.2f} times a plain one"
 
 
 def _files(result: TrainResult) -> str:

@@ -21,9 +21,9 @@ from distill.adapters.ultralytics.anatomy import build_teacher, gates_of, layers
 from distill.adapters.ultralytics.gating import gate_neck, gate_state, top_down
 from distill.adapters.ultralytics.inputs import read_checkpoint
 from distill.adapters.ultralytics.plan import Plan, plan
-from distill.adapters.ultralytics.session import _fixed, _terms
 from distill.adapters.ultralytics.students import is_pruned
 from distill.adapters.ultralytics.supervision import check_shuffled
+from distill.adapters.ultralytics.transfer import fixed_weights, terms_of
 from distill.adapters.ultralytics.wrapper import upright
 from distill.attention.layers import by_role
 from distill.attention.taps import Taps
@@ -326,16 +326,16 @@ def test_a_gated_teachers_gates_guide_gates(planned: Callable[..., Plan], gated_
 def test_each_target_is_its_own_and_an_audit_never_shuffles(target: str) -> None:
     pair = {"name": "G3", "student": "model.9.gate.alpha", "teacher": "model.10"}
     own = {"gates": target, "pairs": [], "gate_pairs": [pair], "p": 2.0}
-    (term,), (audit,) = _terms(own), _terms(own, audit=True)
+    (term,), (audit,) = terms_of(own), terms_of(own, audit=True)
     assert term.target == target and audit.target == ("teacher" if target == "shuffled" else target)
     assert term.layers() == (("model.9.gate.alpha",), () if target == "truth" else ("model.10",))
 
 
 def test_the_gates_weight_is_measured_unless_it_is_given() -> None:
     own = {"weight": None, "weights": {}, "gates_weight": Settings().gates_weight}
-    assert _fixed(own) == {}
-    assert _fixed({**own, "gates_weight": 0.7, "weight": 2.0}) == {"gates": 0.7, "attention": 2.0}
-    assert _fixed({**own, "gates_weight": 0.7, "weights": {"gates": 0.6}}) == {"gates": 0.6}  # a run that goes on
+    assert fixed_weights(own) == {}
+    assert fixed_weights({**own, "gates_weight": 0.7, "weight": 2.0}) == {"gates": 0.7, "attention": 2.0}
+    assert fixed_weights({**own, "gates_weight": 0.7, "weights": {"gates": 0.6}}) == {"gates": 0.6}  # it goes on
 
 
 def test_supervision_that_cannot_be_is_refused(

@@ -16,10 +16,9 @@ from distill.adapters.ultralytics import rehearsal
 from distill.adapters.ultralytics.anatomy import alphas_of, build_teacher
 from distill.adapters.ultralytics.inputs import Checkpoint, read_checkpoint
 from distill.adapters.ultralytics.probing import Probe
-from distill.adapters.ultralytics.responses import focus_of, response_terms
 from distill.adapters.ultralytics.supervision import check_shuffled, supervised
+from distill.adapters.ultralytics.transfer import distiller_of, fixed_weights, schedule_of, shares_of, terms_of
 from distill.adapters.ultralytics.wrapper import DistillingModule
-from distill.attention.pairs import Pair
 from distill.config import due
 from distill.distiller import Distiller
 from distill.errors import InputError
@@ -33,14 +32,7 @@ from distill.records import (
     write_manifest,
     write_settings,
 )
-from distill.schedule import Schedule
 from distill.teacher import Teacher
-from distill.terms.attention import AttentionTerm
-from distill.terms.base import Term
-from distill.terms.boxes import BoxTerm
-from distill.terms.classes import ClassTerm
-from distill.terms.gates import GateTerm
-from distill.weighting import Follower
 
 
 class Session:
@@ -67,10 +59,10 @@ class Session:
         if teacher:
             _agree_on_precision(trainer, teacher, batches[0]["img"])
 
-        whole = _distiller(own, teacher)  # over a part of a batch the gradient's norm would be larger
+        whole = distiller_of(own, teacher)  # over a part of a batch the gradient's norm would be larger
         passes = rehearsal.passes(batches, whole, trainer.per_image)
-        proof = prove(whole, rehearsal.student_copy(trainer), passes, _shares(own), _fixed(own))
-        distiller = _distiller(own, teacher, fraction=own["teacher_fraction"], schedule=schedule_of(trainer))
+        proof = prove(whole, rehearsal.student_copy(trainer), passes, shares_of(own), fixed_weights(own))
+        distiller = distiller_of(own, teacher, fraction=own["teacher_fraction"], schedule=schedule_of(trainer))
         own["weights"] = distiller.weights = {name: _mean_over_ranks(w) for name, w in proof.weights.items()}
         _say("\n".join(map(str, proof.checks)))
         proof.raise_if_failed(forgive=("weight",) if own["weight"] == 0 else ())
@@ -135,71 +127,12 @@ def read_teacher(own: dict[str, Any], trust: bool) -> Checkpoint:
 def teacher_of(own: dict[str, Any], checkpoint: Checkpoint | None = None) -> Teacher:
     """The frozen teacher of a run's settings, on the CPU."""
     checkpoint = checkpoint or read_checkpoint(own["teacher"], "--teacher", own["trust"])
-    layers = [layer for term in _terms(own) for layer in term.layers()[1]]
+    layers = [layer for term in terms_of(own) for layer in term.layers()[1]]
     return build_teacher(checkpoint.module, layers, own["teacher_imgsz"])
 
 
-def _terms(own: dict[str, Any], audit: bool = False) -> list[Term]:
-    """What a run compares; an `audit` never shuffles, but tells what gates have of the teacher they were denied."""
-    pairs, gates = ([Pair(**pair) for pair in own.get(key, ())] for key in ("pairs", "gate_pairs"))
-    terms: list[Term] = [AttentionTerm(pairs, own["p"], own["form"], focus_of(own))] if pairs else []
-    terms += response_terms(own)
-    if gates:
-        target = "teacher" if audit and own["gates"] == "shuffled" else own["gates"]
-        terms.append(GateTerm(gates, target, own["p"]))
-    return terms
-
-
-def _distiller(own: dict[str, Any], teacher: Teacher | None, **options: Any) -> Distiller:
-    seed = own["seed"] + max(RANK, 0)
-    return Distiller(teacher, _terms(own), {}, seed=seed, shuffled=own.get("shuffled", False), **options)
-
-
-def schedule_of(trainer: Any) -> Schedule:
-    """How the weights go over the epochs. Raises InputError where no epoch is left for distillation."""
-    own = trainer.own
-    tail = trainer.args.close_mosaic if own.get("stop_with_mosaic") else 0
-    begin = own.get("warmup", 0.0)
-    if begin + tail >= trainer.epochs:
-        raise InputError(
-            f"--warmup {begin:g} and the last {tail} epochs without mosaic leave none of {trainer.epochs} epochs for "
-            f"distillation: take more epochs, or another close_mosaic="
-        )
-    return Schedule(trainer.epochs, own.get("schedule", "constant"), begin, own.get("floor", 0.1), tail)
-
-
-def follower_of(own: dict[str, Any], distiller: Distiller) -> Follower | None:
-    """What keeps measured weights at their share; None where all are fixed or held."""
-    fixed = {name for name, weight in _given(own).items() if weight is not None}
-    followed = {name: share for name, share in _shares(own).items() if name not in fixed}
-    if own.get("hold") or not followed:
-        return None
-    return Follower(distiller, followed, own.setdefault("first_weights", dict(own["weights"])))
-
-
-def _fixed(own: dict[str, Any]) -> dict[str, float]:
-    """The weights that are given, or were measured when the run began; the others are measured."""
-    return {name: weight for name, weight in _given(own).items() if weight is not None} | own["weights"]
-
-
-def _given(own: dict[str, Any]) -> dict[str, float | None]:
-    response = own.get("response_weight")
-    return {
-        "attention": own["weight"],
-        "gates": own.get("gates_weight"),
-        ClassTerm.name: response,
-        BoxTerm.name: response,
-    }
-
-
-def _shares(own: dict[str, Any]) -> dict[str, float]:
-    """The share of the task's gradient that each term is to have."""
-    maps, outputs = own["share"], own.get("response_share", own["share"])
-    return {"attention": maps, "gates": maps, ClassTerm.name: outputs, BoxTerm.name: outputs}
-
-
 def _audit(trainer: Any, student: Any, distiller: Distiller) -> dict[str, float]:
-    everything = Distiller(distiller.teacher, _terms(trainer.own, audit=True), distiller.weights)
+    everything = Distiller(distiller.teacher, terms_of(trainer.own, audit=True), distiller.weights)
     return rehearsal.compare(trainer, student, everything)
 
 

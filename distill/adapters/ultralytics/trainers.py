@@ -14,10 +14,11 @@ from ultralytics.utils.torch_utils import unset_deterministic
 from distill.adapters.ultralytics.gating import gate_neck, take_gates
 from distill.adapters.ultralytics.pairing import Seen, digest_of_weights
 from distill.adapters.ultralytics.rehearsal import student_of
-from distill.adapters.ultralytics.session import Session, follower_of, teacher_of
+from distill.adapters.ultralytics.session import Session, teacher_of
 from distill.adapters.ultralytics.staging import staged
 from distill.adapters.ultralytics.students import adopted
 from distill.adapters.ultralytics.supervision import supervised
+from distill.adapters.ultralytics.transfer import follower_of
 from distill.adapters.ultralytics.wrapper import TOTAL, DistillingModule, WithTeacher
 from distill.modes import same_randomness
 from distill.records import keep_epochs

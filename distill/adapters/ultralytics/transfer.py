@@ -1,0 +1,80 @@
+"""From a run's settings to what it transfers: the terms, their weights and shares, and the schedule."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ultralytics.utils import RANK
+
+from distill.adapters.ultralytics.responses import focus_of, response_terms
+from distill.attention.pairs import Pair
+from distill.distiller import Distiller
+from distill.errors import InputError
+from distill.schedule import Schedule
+from distill.teacher import Teacher
+from distill.terms.attention import AttentionTerm
+from distill.terms.base import Term
+from distill.terms.boxes import BoxTerm
+from distill.terms.classes import ClassTerm
+from distill.terms.gates import GateTerm
+from distill.weighting import Follower
+
+
+def terms_of(own: dict[str, Any], audit: bool = False) -> list[Term]:
+    """What a run compares; an `audit` never shuffles, but tells what gates have of the teacher they were denied."""
+    pairs, gates = ([Pair(**pair) for pair in own.get(key, ())] for key in ("pairs", "gate_pairs"))
+    terms: list[Term] = [AttentionTerm(pairs, own["p"], own["form"], focus_of(own))] if pairs else []
+    terms += response_terms(own)
+    if gates:
+        target = "teacher" if audit and own["gates"] == "shuffled" else own["gates"]
+        terms.append(GateTerm(gates, target, own["p"]))
+    return terms
+
+
+def distiller_of(own: dict[str, Any], teacher: Teacher | None, **options: Any) -> Distiller:
+    """The distiller of a run's settings, without weights yet; `options` are `Distiller`'s."""
+    seed = own["seed"] + max(RANK, 0)
+    return Distiller(teacher, terms_of(own), {}, seed=seed, shuffled=own.get("shuffled", False), **options)
+
+
+def schedule_of(trainer: Any) -> Schedule:
+    """How the weights go over the epochs. Raises InputError where no epoch is left for distillation."""
+    own = trainer.own
+    tail = trainer.args.close_mosaic if own.get("stop_with_mosaic") else 0
+    begin = own.get("warmup", 0.0)
+    if begin + tail >= trainer.epochs:
+        raise InputError(
+            f"--warmup {begin:g} and the last {tail} epochs without mosaic leave none of {trainer.epochs} epochs for "
+            f"distillation: take more epochs, or another close_mosaic="
+        )
+    return Schedule(trainer.epochs, own.get("schedule", "constant"), begin, own.get("floor", 0.1), tail)
+
+
+def follower_of(own: dict[str, Any], distiller: Distiller) -> Follower | None:
+    """What keeps measured weights at their share; None where all are fixed or held."""
+    given, shares = _given(own), shares_of(own)
+    followed = {term.name: shares[term.name] for term in distiller.terms if given[term.name] is None}
+    if own.get("hold") or not followed:
+        return None
+    return Follower(distiller, followed, own.setdefault("first_weights", dict(own["weights"])))
+
+
+def fixed_weights(own: dict[str, Any]) -> dict[str, float]:
+    """The weights that are given, or were measured when the run began; the others are measured."""
+    return {name: weight for name, weight in _given(own).items() if weight is not None} | own["weights"]
+
+
+def _given(own: dict[str, Any]) -> dict[str, float | None]:
+    response = own.get("response_weight")
+    return {
+        "attention": own["weight"],
+        "gates": own.get("gates_weight"),
+        ClassTerm.name: response,
+        BoxTerm.name: response,
+    }
+
+
+def shares_of(own: dict[str, Any]) -> dict[str, float]:
+    """The share of the task's gradient that each term is to have."""
+    maps, outputs = own["share"], own.get("response_share", own["share"])
+    return {"attention": maps, "gates": maps, ClassTerm.name: outputs, BoxTerm.name: outputs}
