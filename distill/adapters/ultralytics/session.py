@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import resource
 import sys
 from pathlib import Path
@@ -112,6 +113,8 @@ def peak_memory() -> int:
     """The most memory that this process has had, in bytes: on the GPU if it is used, otherwise its resident set."""
     if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
         return int(torch.cuda.max_memory_allocated())
+    if (status := Path("/proc/self/status")).exists():  # ru_maxrss a child takes over from its parent
+        return int(re.findall(r"VmHWM:\s+(\d+) kB", status.read_text())[0]) * 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
