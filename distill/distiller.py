@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from distill.attention.taps import Taps
+from distill.errors import InputError
 from distill.schedule import Schedule
 from distill.teacher import Teacher
 from distill.terms.base import Batch, Reading, Term, View
@@ -108,6 +109,8 @@ class Distiller:
         self._columns = tuple(step.readings)
 
     def _guide(self, images: Tensor) -> dict[str, Tensor]:
+        if self.shuffled and len(images) < 2:
+            raise InputError("--shuffled compares with another image: it needs batches of two or more")
         seen = self.teacher(images) if self.teacher else {}
         return {name: features.roll(1, dims=0) for name, features in seen.items()} if self.shuffled else seen
 

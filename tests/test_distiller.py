@@ -8,7 +8,7 @@ from torch import nn
 
 from distill.attention.pairs import Pair
 from distill.distiller import Distiller
-from distill.errors import SilentTapError
+from distill.errors import InputError, SilentTapError
 from distill.teacher import Teacher
 from distill.terms.attention import AttentionTerm
 from distill.terms.base import Batch, Reading
@@ -254,3 +254,5 @@ def test_shuffled_each_image_gets_the_teachers_features_of_another(network, stud
     for layer, features in step.guide.items():
         assert torch.equal(other.guide[layer], features[[3, 0, 1, 2]])
     assert not torch.isclose(step.losses()["at_P1"], other.losses()["at_P1"])
+    with pytest.raises(InputError, match="two or more"), control.watch(student, Batch(IMAGES[:1])):
+        student(IMAGES[:1])

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import distributed as dist
 from ultralytics.nn import tasks
 from ultralytics.utils.torch_utils import unwrap_model
 
@@ -17,6 +18,7 @@ from distill.adapters.ultralytics.anatomy import build_teacher
 from distill.adapters.ultralytics.heads import as_pairs, bins_of, output_pairs, outputs_of
 from distill.adapters.ultralytics.pairing import Seen, digest_of_weights
 from distill.adapters.ultralytics.plan import plan
+from distill.adapters.ultralytics.wrapper import over_ranks
 from distill.attention.taps import Taps
 from distill.config import settings_from
 from distill.records import read_manifest
@@ -207,6 +209,27 @@ def test_weights_are_followed_held_or_fixed_and_resumed(
     again = [float(row["train/weight_attention"]) for row in rows(resumed.table)]
     assert again[0] == pytest.approx(column[0], rel=1e-6) and len(set(again)) == 3
     assert all(first / 4 <= value <= first * 4 for value in again)
+
+
+def test_over_ranks_weights_are_the_geometric_mean_of_those_that_have_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert over_ranks({"attention": 3.0}) == {"attention": 3.0}
+
+    def gather(found: list[Any], mine: dict[str, float]) -> None:
+        found[:] = [mine, {"attention": 8.0}]
+
+    monkeypatch.setattr(dist, "is_initialized", lambda: True)
+    monkeypatch.setattr(dist, "get_world_size", lambda: 2)
+    monkeypatch.setattr(dist, "all_gather_object", gather)
+    assert over_ranks({"attention": 2.0, "boxes": 5.0}) == pytest.approx({"attention": 4.0, "boxes": 5.0})
+
+
+def test_a_compiled_student_keeps_its_weights(train: Train, teacher: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("distill.weighting.EVERY", 1)
+    original = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda model, **_: original(model, backend="eager"))
+    result = train(teacher=teacher, epochs=2, compile=True)
+    manifest = read_manifest(result.folder)
+    assert manifest["weights"] == manifest["weights_at_end"]
 
 
 # ---- paired runs
