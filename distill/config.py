@@ -88,6 +88,9 @@ class Settings:
         "none",
         "WHAT",
     )
+    gate_layers: tuple[str, ...] = _option(
+        "which gates --gates supervises (G2,G3); default: all of the student's", default=(), metavar="LIST"
+    )
     gates_weight: float | None = _option(
         "weight of each gate's loss, which is 1 for the best constant; default: measured; a U-Net's 0.1", metavar="W"
     )
@@ -136,6 +139,7 @@ class Settings:
         need(self.gates_weight is None or 0 < self.gates_weight < math.inf, "gates_weight", "a number above 0")
         idle = self.gates_weight is not None and self.gates == "none"
         need(not idle, "gates_weight", "without --gates it has no effect")
+        need(not self.gate_layers or self.gates != "none", "gate_layers", "without --gates it has no effect")
         need(self.logits is None or 0 < self.logits < math.inf, "logits", "a temperature above 0")
         need(self.loss is None or self.loss in LOSSES, "loss", f"one of {', '.join(LOSSES)}")
         need(self.weight is None or 0 <= self.weight < math.inf, "weight", "a number from 0")
@@ -148,12 +152,8 @@ class Settings:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain types only, for YAML and for the trainer's arguments."""
-        return {
-            **asdict(self),
-            "layers": list(self.layers),
-            "heatmaps": list(self.heatmaps),
-            "response": list(self.response),
-        }
+        lists = {key: list(getattr(self, key)) for key, kind in TYPES.items() if kind is tuple}
+        return {**asdict(self), **lists}
 
 
 def due(heatmaps: Sequence[str], epoch: int) -> bool:
@@ -169,7 +169,7 @@ TYPES: dict[str, type] = {
     **dict.fromkeys(("response_weight", "response_share", "temperature", "warmup", "floor"), float),
     **dict.fromkeys(("teacher_imgsz", "seed"), int),
     **dict.fromkeys(("gated_neck", "trust", "stop_with_mosaic", "hold", "shuffled"), bool),
-    **dict.fromkeys(("layers", "heatmaps", "response"), tuple),
+    **dict.fromkeys(("layers", "gate_layers", "heatmaps", "response"), tuple),
 }
 ALIASES = {"model": "student"}  # so that a `yolo train` line works as it is
 

@@ -153,7 +153,8 @@ def _varied(check: Check, spread: float) -> Check:
         return Check(check.name, True, f"{check.detail}; what it is to follow hardly varies (std {spread:.3f})", True)
     if not check.ok or spread >= FLAT:
         return check
-    return Check(check.name, False, "what it is to follow is the same everywhere: there is nothing to learn")
+    why = "what it is to follow is the same everywhere: there is nothing to learn: leave it out with --gate-layers"
+    return Check(check.name, False, why)
 
 
 def _weight(term: str, weight: float, task: Sequence[float], own: Sequence[float], measured: bool) -> Check:

@@ -74,12 +74,14 @@ def pair_layers(student: Sequence[LayerInfo], teacher: Sequence[LayerInfo], patt
     return pairs
 
 
-def gate_pairs(target: str, student: Sequence[LayerInfo], teacher: Sequence[LayerInfo] = ()) -> list[Pair]:
-    """Each of the student's gates with what guides it; none where `target` is "none".
+def gate_pairs(
+    target: str, student: Sequence[LayerInfo], teacher: Sequence[LayerInfo] = (), only: Sequence[str] = ()
+) -> list[Pair]:
+    """Each of the student's gates, or `only` those of these roles, with what guides it; none if `target` is "none".
 
     That is the teacher's gate of the same level, or, where it has none, the energy of what follows the skip there: its
     head's input (`P3` for `G3`) or its decoder (`D3`). Where the target is "truth", the labels, it is no layer. Raises
-    InputError for a student without gates and a teacher without that level.
+    InputError for a student without gates, or without one that was named, and a teacher without that level.
     """
     if target == "none":
         return []
@@ -88,6 +90,11 @@ def gate_pairs(target: str, student: Sequence[LayerInfo], teacher: Sequence[Laye
         raise InputError(
             f"--gates {target}: the student has no gates: take --student attention-unet, or a detector's --gated-neck"
         )
+    for name in only:
+        if name.upper() not in gates:
+            raise InputError(f"--gate-layers {name}: the student's gates are {', '.join(gates)}")
+    if only:
+        gates = {role: gates[role] for role in (name.upper() for name in only)}
     if target == "truth":
         return [Pair(role, layer.name, "", kind="gate") for role, layer in gates.items()]
     guides = by_role(teacher)

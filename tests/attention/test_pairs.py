@@ -3,7 +3,7 @@
 import pytest
 
 from distill.attention.layers import LayerInfo
-from distill.attention.pairs import COLUMN, Pair, pair_layers
+from distill.attention.pairs import COLUMN, Pair, gate_pairs, pair_layers
 from distill.errors import InputError
 
 
@@ -153,3 +153,12 @@ def test_columns_are_unique_and_fit_the_progress_bar():
 def test_a_shortened_name_keeps_its_ends():
     (pair,) = pair_layers([layer("model.16.m.0.cv1")], [layer("model.16.m.0.cv1")], ["model.16.m.0.cv1"])
     assert pair.name == "16~.cv1"
+
+
+def test_gates_may_be_named():
+    student = [layer("s.2", 4, "G2"), layer("s.3", 8, "G3")]
+    teacher = [layer("t.2", 4, "G2"), layer("t.3", 8, "G3")]
+    assert [pair.student for pair in gate_pairs("teacher", student, teacher, ["g3"])] == ["s.3"]
+    assert [pair.student for pair in gate_pairs("truth", student, only=["G3", "G2"])] == ["s.3", "s.2"]
+    with pytest.raises(InputError, match="G4: the student's gates are G2, G3"):
+        gate_pairs("truth", student, only=["G4"])

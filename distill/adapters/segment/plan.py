@@ -163,7 +163,7 @@ def _pairs(settings: Settings, mine: Sequence[LayerInfo], theirs: Sequence[Layer
 def _supervised(
     settings: Settings, mine: Sequence[LayerInfo], theirs: Sequence[LayerInfo], pairs: Sequence[Pair]
 ) -> list[Pair]:
-    found = gate_pairs(settings.gates, mine, theirs)
+    found = gate_pairs(settings.gates, mine, theirs, settings.gate_layers)
     if found and (both := [pair.name for pair in pairs if pair.kind == "gate"]):
         raise InputError(f"--gates {settings.gates} and --layers {both[0]} both guide this gate: leave one out")
     return found

@@ -185,13 +185,13 @@ def _pairs(
             return [], [], {}, ()
         with same_randomness():
             mine = layers_of(student.module, imgsz)
-        gates = gate_pairs(settings.gates, mine)
+        gates = gate_pairs(settings.gates, mine, only=settings.gate_layers)
         return [], gates, {}, _table(gates, mine, [])
     teacher_imgsz = _teacher_size(settings, imgsz, teacher, data)
     with same_randomness():
         mine, theirs = layers_of(student.module, imgsz), layers_of(teacher.module, teacher_imgsz)
     pairs = [] if settings.layers == NO_PAIRS else pair_layers(mine, theirs, settings.layers)
-    gates = gate_pairs(settings.gates, mine, theirs)
+    gates = gate_pairs(settings.gates, mine, theirs, settings.gate_layers)
     check_pairs(settings, pairs, gates)
     scores = planned_focus(settings, pairs, teacher.module, theirs)
     return pairs, gates, scores, _table([*pairs, *gates], mine, theirs)

@@ -210,7 +210,7 @@ def test_doctor_trains_nothing_and_names_a_teacher_that_cannot_teach(data, netwo
     given = {"student": network("gated-thin"), "data": data, "gates": "teacher"}
     given["teacher"] = str(tmp_path / "blind.ckpt")
     assert [c.detail for c in distill.doctor(**given, **SMALL) if not c.ok] == [
-        "what it is to follow is the same everywhere: there is nothing to learn"
+        "what it is to follow is the same everywhere: there is nothing to learn: leave it out with --gate-layers"
     ]
     with pytest.raises(ProofFailed, match="pair G2"):
         distill.train(**given, project=str(tmp_path / "p"), epochs=1, **SMALL)
