@@ -327,7 +327,8 @@ def test_a_weight_of_zero_is_named_by_its_term():
 def test_a_gate_that_is_the_same_everywhere_teaches_nothing():
     proof = prove(distiller := two_terms(teacher_open=True), Gated(1).train(), passes(distiller), 0.2)
     assert failed(proof) == {
-        "pair G2": "what it is to follow is the same everywhere: there is nothing to learn: leave it out with --gate-layers"
+        "pair G2": "what it is to follow is the same everywhere: "
+        "there is nothing to learn: leave it out with --gate-layers"
     }
 
 
