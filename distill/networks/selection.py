@@ -1,0 +1,88 @@
+"""Which channels of a large network a smaller one of the same form keeps: the strongest, the same ones throughout."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import torch
+from scipy.cluster.hierarchy import DisjointSet
+from torch import Tensor
+
+from distill.errors import InputError
+from distill.networks.channels import Axis, Channels, Piece
+
+Matches = Mapping[Axis, list[tuple[Piece, Piece]]]
+
+
+def select(small: Channels, large: Channels, shared: Collection[str], value: Tensor) -> dict[Axis, Tensor]:
+    """For each axis of the small network's tensors (C,) positions along the large one's, ascending in each piece.
+
+    `shared` are the tensors that correspond, `value` (K,) is what a class of the large network's channels is worth. Of
+    classes that several axes, or both networks, tie, the same are kept everywhere; of outputs, which nothing reads, all
+    or, with -1 for a position, none. Raises InputError if a channel group of the small network that connects layers is
+    larger than the large one's.
+    """
+    matches = _matches(small, large, shared, value)
+    pairs = [pair for found in matches.values() for pair in found]
+    nodes = [(("small", mine.classes[0]), ("large", its.classes[0])) for mine, its in pairs]
+    links: Any = DisjointSet(dict.fromkeys(node for both in nodes for node in both))
+    for both in nodes:
+        links.merge(*both)
+    groups: dict[Any, dict[int, list[int]]] = {}  # what has to keep the same positions
+    for (_, its), (node, _) in zip(pairs, nodes, strict=True):
+        groups.setdefault(links[node], {})[its.classes[0]] = list(its.classes)
+
+    def place(mine: Piece, its: Piece) -> Tensor:
+        size, full = len(mine.classes), len(its.classes)
+        if _is_output(its, large) and size != full:
+            return torch.full((size,), -1)
+        group = groups[links["small", mine.classes[0]]].values()
+        if any(len(classes) != full for classes in group):
+            return its.start + evenly(size, full)
+        worth = torch.stack([value[classes] for classes in group]).sum(0)
+        return its.start + worth.argsort(descending=True, stable=True)[:size].sort().values
+
+    return {axis: torch.cat([place(*pair) for pair in found]) for axis, found in matches.items()}
+
+
+def evenly(size: int, full: int) -> Tensor:
+    """Evenly spaced positions (size,) of `full`: what is left to take where channels have no identity."""
+    return torch.arange(size) * full // size
+
+
+def _matches(small: Channels, large: Channels, shared: Collection[str], value: Tensor) -> Matches:
+    """The pieces of each axis side by side: of deeper blocks the first, of more attention heads the strongest."""
+    found = {}
+    for axis in small.numbers:
+        if axis[0] not in shared or axis not in large.numbers or not (small.known(axis) and large.known(axis)):
+            continue
+        mine, its = small.pieces(axis), _strongest_heads(small.pieces(axis), large.pieces(axis), large, value)
+        pairs = list(zip(mine, its, strict=False))
+        larger = [a for a, b in pairs if len(a.classes) > len(b.classes) and not _is_output(b, large)]
+        larger += mine[len(its) :]
+        if any(len(small.layers[piece.classes[0]]) > 1 for piece in larger):
+            sizes = f"{len(small.numbers[axis])} channels, the teacher's {len(large.numbers[axis])}"
+            raise InputError(f"--init teacher: {axis[0]}: the student's has {sizes}: only a smaller student inherits")
+        if not larger:  # what is larger only inside of a layer stays as drawn
+            found[axis] = pairs
+    return found
+
+
+def _strongest_heads(mine: list[Piece], its: list[Piece], large: Channels, value: Tensor) -> list[Piece]:
+    """The large network's pieces, without those of attention heads that the small one has no place for."""
+    wanted = {piece.head for piece in mine if piece.head is not None}
+    heads = list(dict.fromkeys(piece.head for piece in its if piece.head is not None))
+    if not 0 < len(wanted) < len(heads):
+        return its
+
+    def worth(head: int) -> float:
+        """Of the values that the head passes on; queries and keys are read by no weights."""
+        return float(value[sorted({large.same[n] for n in large.heads.subset(head)} & large.read)].sum())
+
+    best = sorted(heads, key=worth, reverse=True)[: len(wanted)]
+    return [piece for piece in its if piece.head is None or piece.head in best]
+
+
+def _is_output(piece: Piece, channels: Channels) -> bool:
+    return piece.head is None and piece.classes[0] not in channels.read
