@@ -64,9 +64,9 @@ def kept(student: Any, teacher: Any, seed: int = 0) -> dict[tuple[str, int], Ten
 
 
 def outputs(model: Any, size: int = 96) -> list[Tensor]:
-    """What the head gives before it is decoded, with BatchNorms that use their statistics."""
-    model.eval()
-    model.model[-1].training = True
+    """What the head gives before it is decoded, its branches for training too, with BatchNorms as in use."""
+    for module in model.modules():
+        module.training = not isinstance(module, nn.BatchNorm2d)
     images = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(3))
     with torch.no_grad():
         return list(tensors(model(images)))
@@ -94,10 +94,11 @@ def check_part(yaml: str, task: str) -> None:
     assert sum(place.tolist() != list(range(len(place))) for place in places.values()) > len(places) / 2
     with torch.no_grad():
         for name, tensor in teacher.state_dict().items():
-            if (name, 0) in places and "running" not in name and (name, 0) not in readers:
-                silent = torch.ones(len(tensor), dtype=torch.bool)
-                silent[places[name, 0]] = False
-                tensor[silent] = 0
+            for axis in (0, 1):
+                if (name, axis) in places and (name, axis) not in readers and "running" not in name:
+                    silent = torch.ones(tensor.shape[axis], dtype=torch.bool)
+                    silent[places[name, axis]] = False
+                    tensor.movedim(axis, 0)[silent] = 0
     told = inherit(student, teacher, teacher.names)
     assert (told.taken, told.left, told.spread) == (told.tensors, (), ()) and told.share == 1
     found, expected = outputs(student), outputs(teacher)

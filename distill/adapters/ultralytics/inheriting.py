@@ -164,6 +164,5 @@ def _values(teacher: nn.Module, channels: Channels) -> Tensor:
 def _channels(model: Any) -> Channels:
     side = CELLS * max(stride_of(model), 32)
     with as_found(model):
-        model.eval()
-        model.model[-1].training = True  # raw outputs: what is decoded from them has no weights
+        model.train()  # raw outputs, for what is decoded from them has no weights, and branches for training only
         return trace_channels(model, (1, channels_of(model), side, side))
