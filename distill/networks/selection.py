@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Collection, Mapping
-from typing import Any
 
 import torch
-from scipy.cluster.hierarchy import DisjointSet
 from torch import Tensor
 
 from distill.errors import InputError
@@ -18,26 +17,21 @@ Matches = Mapping[Axis, list[tuple[Piece, Piece]]]
 def select(small: Channels, large: Channels, shared: Collection[str], value: Tensor) -> dict[Axis, Tensor]:
     """For each axis of the small network's tensors (C,) positions along the large one's, ascending in each piece.
 
-    `shared` are the tensors that correspond, `value` (K,) is what a class of the large network's channels is worth. Of
-    classes that several axes, or both networks, tie, the same are kept everywhere; of outputs, which nothing reads, all
-    or, with -1 for a position, none. Raises InputError if a channel group of the small network that connects layers is
-    larger than the large one's.
+    `shared` are the tensors that correspond, `value` (K,) tells what each class of the large network's channels is
+    worth. What the small network ties lies in the same positions wherever it occurs. Of outputs, which nothing reads,
+    all are taken or, with -1 for a position, none. Raises InputError if what connects layers of the small network is
+    larger than in the large one.
     """
     matches = _matches(small, large, shared, value)
-    pairs = [pair for found in matches.values() for pair in found]
-    nodes = [(("small", mine.classes[0]), ("large", its.classes[0])) for mine, its in pairs]
-    links: Any = DisjointSet(dict.fromkeys(node for both in nodes for node in both))
-    for both in nodes:
-        links.merge(*both)
-    groups: dict[Any, dict[int, list[int]]] = {}  # what has to keep the same positions
-    for (_, its), (node, _) in zip(pairs, nodes, strict=True):
-        groups.setdefault(links[node], {})[its.classes[0]] = list(its.classes)
+    groups: dict[int, dict[int, list[int]]] = defaultdict(dict)  # what a class of the small network is taken from
+    for mine, its in (pair for found in matches.values() for pair in found):
+        groups[mine.classes[0]][its.classes[0]] = list(its.classes)
 
     def place(mine: Piece, its: Piece) -> Tensor:
         size, full = len(mine.classes), len(its.classes)
         if _is_output(its, large) and size != full:
             return torch.full((size,), -1)
-        group = groups[links["small", mine.classes[0]]].values()
+        group = groups[mine.classes[0]].values()
         if any(len(classes) != full for classes in group):
             return its.start + evenly(size, full)
         worth = torch.stack([value[classes] for classes in group]).sum(0)
