@@ -19,8 +19,8 @@ def select(small: Channels, large: Channels, shared: Collection[str], value: Ten
 
     `shared` are the tensors that correspond, `value` (K,) tells what each class of the large network's channels is
     worth. What the small network ties lies in the same positions wherever it occurs. Of outputs, which nothing reads,
-    all are taken or, with -1 for a position, none. Raises InputError if what connects layers of the small network is
-    larger than in the large one.
+    all are taken or, with -1 for a position, none. Axes that cannot be followed are missing. Raises InputError if what
+    connects layers of the small network is larger than in the large one.
     """
     matches = _matches(small, large, shared, value)
     groups: dict[int, dict[int, list[int]]] = defaultdict(dict)  # what a class of the small network is taken from
@@ -28,16 +28,18 @@ def select(small: Channels, large: Channels, shared: Collection[str], value: Ten
         groups[mine.classes[0]][its.classes[0]] = list(its.classes)
 
     def place(mine: Piece, its: Piece) -> Tensor:
-        size, full = len(mine.classes), len(its.classes)
-        if _is_output(its, large) and size != full:
+        size = len(mine.classes)
+        if _is_output(its, large) and size != len(its.classes):
             return torch.full((size,), -1)
-        group = groups[mine.classes[0]].values()
-        if any(len(classes) != full for classes in group):
-            return its.start + evenly(size, full)
-        worth = torch.stack([value[classes] for classes in group]).sum(0)
+        worth = torch.stack([value[classes] for classes in groups[mine.classes[0]].values()]).sum(0)
         return its.start + worth.argsort(descending=True, stable=True)[:size].sort().values
 
-    return {axis: torch.cat([place(*pair) for pair in found]) for axis, found in matches.items()}
+    odd = {mine for mine, group in groups.items() if len({len(classes) for classes in group.values()}) > 1}
+    return {
+        axis: torch.cat([place(*pair) for pair in found])
+        for axis, found in matches.items()
+        if odd.isdisjoint(mine.classes[0] for mine, _ in found)  # taken from groups of several sizes: none fits all
+    }
 
 
 def evenly(size: int, full: int) -> Tensor:

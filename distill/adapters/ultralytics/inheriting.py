@@ -76,6 +76,7 @@ def inherit(student: Any, teacher: Any, names: Mapping[int, str]) -> Inherited:
                 place = evenly(size, full)
                 spread[name] = None
             if place is not None:
+                place = torch.where(place < full, place, -1)  # a name too many in a checkpoint
                 part = part.index_select(axis, place.clamp(min=0))
                 rows = rows & (place >= 0).all() if axis else place >= 0
         if part.shape == tensor.shape and rows.any():

@@ -15,7 +15,6 @@ from ultralytics.utils.torch_utils import parse_device, select_device
 from distill.adapters.ultralytics.anatomy import gates_of, layers_of, stride_of
 from distill.adapters.ultralytics.environment import quiet
 from distill.adapters.ultralytics.gating import check_gatable, gate_neck, told
-from distill.adapters.ultralytics.inheriting import inherit
 from distill.adapters.ultralytics.inputs import (
     Checkpoint,
     ModelYaml,
@@ -24,7 +23,7 @@ from distill.adapters.ultralytics.inputs import (
     read_data,
     read_model_yaml,
 )
-from distill.adapters.ultralytics.students import check_heir, stays
+from distill.adapters.ultralytics.students import started_from, stays
 from distill.adapters.ultralytics.supervision import check_gates, check_pairs
 from distill.adapters.ultralytics.tasks import MODELS, TRAINERS
 from distill.adapters.ultralytics.trainers import KEY
@@ -85,8 +84,6 @@ def plan(settings: Settings, arguments: Mapping[str, Any], command: str) -> Plan
     data = read_data(settings.data, given.task, settings.trust)
     file = str(Path(settings.data).absolute()) if Path(settings.data).exists() else settings.data
     student = _built(given, data) if isinstance(given, ModelYaml) else _trained(given)
-    teacher = read_checkpoint(_with_suffix(settings.teacher), "--teacher", settings.trust) if settings.teacher else None
-    started = _started(settings, theirs, student, is_yaml, teacher, data)
     kept = not is_yaml and stays(student.module, _classes(data, given.task, theirs), theirs.get("pretrained", True))
     if settings.gated_neck:
         check_gatable(student.module, f"--student {settings.student}")
@@ -106,7 +103,10 @@ def plan(settings: Settings, arguments: Mapping[str, Any], command: str) -> Plan
         # as they were asked: training itself replaces optimizer=auto, batch=-1 and more by what it found
         "arguments": {key: value for key, value in theirs.items() if key != "augmentations"},
     }
+    teacher = read_checkpoint(_with_suffix(settings.teacher), "--teacher", settings.trust) if settings.teacher else None
     own["teacher"] = teacher and str(teacher.path)
+    names = {0: "item"} if theirs.get("single_cls") else data["names"]
+    started = started_from(settings, theirs, student.module if is_yaml else None, teacher, names)
     pairs, gates, lines = _pairs(settings, theirs, student, teacher, data)
     own |= {"pairs": [asdict(pair) for pair in pairs], "gate_pairs": [asdict(pair) for pair in gates]}
     overrides = {
@@ -159,28 +159,6 @@ def _built(given: ModelYaml, data: Mapping[str, Any]) -> _Student:
         kind = MODELS[given.family, given.task]
         model = kind(str(given.path), ch=data.get("channels", 3), nc=data["nc"], verbose=False)
     return _Student(str(given.path), given.family, given.task, model)
-
-
-def _started(
-    settings: Settings,
-    arguments: Mapping[str, Any],
-    student: _Student,
-    is_yaml: bool,
-    teacher: Checkpoint | None,
-    data: Mapping[str, Any],
-) -> tuple[str, ...]:
-    """A line on what `--init teacher` brings, tried on the student that is only built to be looked at."""
-    if settings.init == "none":
-        return ()
-    if teacher is None:
-        raise InputError("--init teacher without --teacher: name the network that the student is to be a part of")
-    if not is_yaml:
-        raise InputError(f"--init teacher: --student {settings.student} has weights of its own: give its .yaml instead")
-    if isinstance(arguments.get("pretrained"), (str, Path)):
-        raise InputError("--init teacher and pretrained= both bring the student's first weights: leave one out")
-    check_heir(student.module, teacher, student.family)
-    names = {0: "item"} if arguments.get("single_cls") else data["names"]
-    return (str(inherit(student.module, teacher.module, names)),)
 
 
 def _classes(data: Mapping[str, Any], task: str, arguments: Mapping[str, Any]) -> int:

@@ -5,7 +5,9 @@ And those that could start as a part of their teacher.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -15,6 +17,8 @@ from distill.adapters.ultralytics.anatomy import channels_of, gates_of
 from distill.adapters.ultralytics.checkpoints import Checkpoint
 from distill.adapters.ultralytics.environment import quiet
 from distill.adapters.ultralytics.gating import gate_neck
+from distill.adapters.ultralytics.inheriting import inherit
+from distill.config import Settings
 from distill.errors import InputError
 from distill.modes import same_randomness
 from distill.networks.neck import GatedConcat
@@ -55,10 +59,29 @@ def adopted(weights: Any, data: dict[str, Any], args: Any) -> nn.Module | None:
     return student
 
 
-def check_heir(student: Any, teacher: Checkpoint, family: str) -> None:
+def started_from(
+    settings: Settings, arguments: Mapping[str, Any], student: Any, teacher: Checkpoint | None, names: Mapping[int, str]
+) -> tuple[str, ...]:
+    """A line on what `--init teacher` brings, tried on a `student` that is only built to be looked at; else none.
+
+    `student` is None where it has weights of its own. Raises InputError where it cannot start as a part of the teacher.
+    """
+    if settings.init == "none":
+        return ()
+    if teacher is None:
+        raise InputError("--init teacher without --teacher: name the network that the student is to be a part of")
+    if student is None:
+        raise InputError(f"--init teacher: --student {settings.student} has weights of its own: give its .yaml instead")
+    if isinstance(arguments.get("pretrained"), (str, Path)):
+        raise InputError("--init teacher and pretrained= both bring the student's first weights: leave one out")
+    _check_form(student, teacher)
+    return (str(inherit(student, teacher.module, names)),)
+
+
+def _check_form(student: Any, teacher: Checkpoint) -> None:
     """Raise InputError where the student is no smaller version of the teacher's network."""
     where = f"--init teacher: {teacher.path.name}"
-    if "rtdetr" in (family, teacher.family):
+    if teacher.family == "rtdetr":
         raise InputError(f"{where}: RT-DETR's transformer cannot be taken in part: only YOLO networks can")
     if teacher.fused:
         raise InputError(f"{where}: its BatchNorms are folded, for inference only: use the unfolded .pt")
