@@ -112,6 +112,15 @@ def test_larger_between_layers_is_refused_and_inside_of_one_left() -> None:
     assert found.keys() == {("a.0.0.weight", 1), ("a.0.1.weight", 0)}
 
 
+def test_what_would_have_to_come_from_groups_of_several_sizes_has_no_place() -> None:
+    large = follow(lambda net, x: net.c(torch.cat([net.a(x), net.b(x)], 1)), a=conv(3, 3), b=conv(3, 4), c=conv(7, 2))
+    small = follow(
+        lambda net, x: net.c(torch.cat([y := net.a(x), y + net.b(x)], 1)), a=conv(3, 2), b=conv(3, 2), c=conv(4, 2)
+    )  # fmt: skip
+    found = select(small, large, SHARED, torch.ones(large.count))
+    assert found.keys() == {("a.weight", 1), ("b.weight", 1), ("c.weight", 0), ("c.bias", 0)}
+
+
 def test_unknown_channels_have_no_place() -> None:
     nets = [follow(lambda net, x: net.b(net.a(x).cumsum(1)), a=conv(3, n), b=conv(n, 2)) for n in (2, 4)]
     assert ("b.weight", 1) not in select(*nets, SHARED, torch.ones(99))

@@ -48,8 +48,9 @@ class Inherited:
     def __str__(self) -> str:
         names = ", ".join(self.left[:SHOWN]) + (", ..." if len(self.left) > SHOWN else "")
         spread = f", {len(self.spread)} of them evenly spaced" if self.spread else ""
+        share = int(1000 * self.share) / 10  # 100.0 only where it is all
         return (
-            f"initialised from teacher: {self.taken} of {self.tensors} tensors ({self.share:.1%} of parameters){spread}"
+            f"initialised from teacher: {self.taken} of {self.tensors} tensors ({share}% of parameters){spread}"
             f", {self.tensors - self.taken} left as drawn{f' ({names})' if names else ''}"
         )
 
