@@ -14,6 +14,7 @@ from distill.text import nearest
 FORMS = ("l2", "squared", "mean", "pearson")
 FOCUSES = ("none", "boxes", "teacher")
 GATES = ("none", "truth", "teacher", "shuffled")
+INITS = ("none", "teacher")
 LOSSES = ("dice-ce", "dice")
 SCHEDULES = ("constant", "cosine")
 NO_PAIRS = ("none",)  # --layers none: no energy is compared
@@ -42,6 +43,12 @@ class Settings:
     )
     teacher: str | None = _option(
         "trained network to learn from (.pt, .ckpt); without it, plain training", metavar="FILE"
+    )
+    init: str = _option(
+        "the student's first weights: none (drawn from the seed), or teacher (the strongest channels of a larger "
+        "network of the student's family)",
+        "none",
+        "WHAT",
     )
     layers: tuple[str, ...] = _option(
         "what to pair: roles (P3,P4,P5,B3..), numbers (16), dotted names, globs, student:teacher, @2 for a weight; "
@@ -120,6 +127,7 @@ class Settings:
                 raise InputError(f"{key}={shown} is out of range: {wanted}")
 
         need(0 < self.p < math.inf, "p", "a number above 0")
+        need(self.init in INITS, "init", f"one of {', '.join(INITS)}")
         need(self.form in FORMS, "form", f"one of {', '.join(FORMS)}")
         need(self.focus in FOCUSES, "focus", f"one of {', '.join(FOCUSES)}")
         need(self.schedule in SCHEDULES, "schedule", f"one of {', '.join(SCHEDULES)}")
@@ -164,7 +172,7 @@ def due(heatmaps: Sequence[str], epoch: int) -> bool:
 
 TYPES: dict[str, type] = {
     **dict.fromkeys(("student", "data", "teacher", "form", "teacher_precision", "device", "name", "project"), str),
-    **dict.fromkeys(("gates", "loss", "focus", "schedule"), str),
+    **dict.fromkeys(("gates", "loss", "focus", "schedule", "init"), str),
     **dict.fromkeys(("weight", "share", "p", "teacher_fraction", "logits", "gates_weight"), float),
     **dict.fromkeys(("response_weight", "response_share", "temperature", "warmup", "floor"), float),
     **dict.fromkeys(("teacher_imgsz", "seed"), int),

@@ -9,6 +9,7 @@ import yaml
 from distill.config import (
     DEFAULT_SHARE,
     FORMS,
+    INITS,
     PRECISIONS,
     TYPES,
     Settings,
@@ -26,6 +27,7 @@ from distill.errors import InputError
     ("key", "good", "bad"),
     [
         ("p", [1e-3, 0.5, 1, 2, 7.5], [0, -2.0, math.inf, math.nan]),
+        ("init", INITS, ["student", "Teacher", ""]),
         ("form", FORMS, ["L2", "cosine", ""]),
         ("weight", [None, 0, 1e-3, 1000.0], [-0.1, math.inf, math.nan]),
         ("share", [1e-4, 0.2, 5], [0, -0.2, math.inf, math.nan]),

@@ -13,12 +13,13 @@ import yaml
 
 import distill
 from distill.adapters.ultralytics import plan as planning
+from distill.adapters.ultralytics.inheriting import inherit
 from distill.adapters.ultralytics.trainers import KEY
 from distill.errors import DistillError
 from distill.records import SETTINGS
 
 from . import gloo
-from .tiny import micro, rows, same, strings_in, weights
+from .tiny import micro, network, rows, same, strings_in, weights
 
 pytest.importorskip("cloudpickle")
 
@@ -52,8 +53,8 @@ def run(
             patch.setitem(planning.TRAINERS, ("yolo", "detect"), trainer)
             patch.setenv(gloo.SEEN, str(folder / "seen"))
             patch.syspath_prepend(str(Path(__file__).parents[1]))  # where the launcher's processes find `gloo`
-            ours = {"student": student, "teacher": teacher, "data": scenes, "project": folder / "runs"}
-            result = distill.train(**{key: str(path) for key, path in ours.items()}, **{**TINY, **more})
+            files = {"student": student, "teacher": teacher, "data": scenes, "project": folder / "runs"}
+            result = distill.train(**{**{key: str(path) for key, path in files.items()}, **TINY, **more})
         return Run(result, folder / "seen")
 
     return train
@@ -151,3 +152,16 @@ def test_a_proof_that_fails_in_the_processes_leaves_nothing(
         run(gloo.Gloo, freeze=8)  # all that the taps read
     last = max(tmp_path_factory.getbasetemp().glob("ddp*"), key=lambda folder: folder.stat().st_ctime)
     assert not list((last / "seen").iterdir()) and not list((last / "runs").iterdir())
+
+
+@pytest.mark.slow
+def test_both_processes_start_as_the_same_part_of_the_teacher(
+    run: Callable[..., Run], student: Path, teacher: Path
+) -> None:
+    """Though each draws a student of its own from a seed of its own."""
+    both = run(gloo.Gloo, student=str(student), init="teacher", epochs=1)
+    part, whole = network(micro()), network(micro(2), seed=1)
+    inherit(part, whole, whole.names)
+    expected = {name: tensor.detach() for name, tensor in part.named_parameters()}
+    assert all(same(process["before"], expected) for process in both.processes)
+    assert both.result.manifest["initialised"]["share"] == 1.0

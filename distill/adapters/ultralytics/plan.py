@@ -24,7 +24,7 @@ from distill.adapters.ultralytics.inputs import (
     read_model_yaml,
 )
 from distill.adapters.ultralytics.responses import check_recipe, planned_focus, planned_response
-from distill.adapters.ultralytics.students import stays
+from distill.adapters.ultralytics.students import started_from, stays
 from distill.adapters.ultralytics.supervision import BOXLESS, check_gates, check_pairs
 from distill.adapters.ultralytics.tasks import MODELS, TRAINERS
 from distill.adapters.ultralytics.trainers import KEY
@@ -107,10 +107,11 @@ def plan(settings: Settings, arguments: Mapping[str, Any], command: str) -> Plan
     }
     teacher = read_checkpoint(_with_suffix(settings.teacher), "--teacher", settings.trust) if settings.teacher else None
     own["teacher"] = teacher and str(teacher.path)
+    names = ["item"] if theirs.get("single_cls") else list(data["names"].values())
+    started = started_from(settings, theirs, student.module if is_yaml else None, teacher, dict(enumerate(names)))
     pairs, gates, own["scores"], lines = _pairs(settings, theirs, student, teacher, data)
     own |= {"pairs": [asdict(pair) for pair in pairs], "gate_pairs": [asdict(pair) for pair in gates]}
     if teacher:
-        names = ["item"] if theirs.get("single_cls") else list(data["names"].values())
         known = list(teacher.names.values())
         own["outputs"] = planned_response(settings, student.module, names, teacher.module, known, student.task)
     overrides = {
@@ -124,7 +125,7 @@ def plan(settings: Settings, arguments: Mapping[str, Any], command: str) -> Plan
     }
     if settings.device is not None:
         overrides["device"] = checked_device(settings.device)
-    return Plan(TRAINERS[student.family, student.task], overrides, (*told(student.module), *lines))
+    return Plan(TRAINERS[student.family, student.task], overrides, (*told(student.module), *started, *lines))
 
 
 def checked_device(device: str) -> str:

@@ -17,7 +17,7 @@ from distill.adapters.ultralytics import rehearsal
 from distill.adapters.ultralytics.anatomy import alphas_of, build_teacher
 from distill.adapters.ultralytics.inputs import Checkpoint, read_checkpoint
 from distill.adapters.ultralytics.probing import Probe
-from distill.adapters.ultralytics.supervision import check_shuffled, supervised
+from distill.adapters.ultralytics.supervision import check_shuffled, supervised, taught
 from distill.adapters.ultralytics.transfer import distiller_of, fixed_weights, schedule_of, shares_of, terms_of
 from distill.adapters.ultralytics.wrapper import DistillingModule
 from distill.config import due
@@ -54,7 +54,7 @@ class Session:
                 _record(trainer, own, {})
             return cls()
         check_shuffled(trainer)
-        checkpoint = read_teacher(own, own["trust"]) if own.get("teacher") else None
+        checkpoint = read_teacher(own, own["trust"]) if taught(own) else None
         teacher = teacher_of(own, checkpoint).to(trainer.device) if checkpoint else None
         batches = rehearsal.training_batches(trainer)
         if teacher:
@@ -225,6 +225,7 @@ def _record(trainer: Any, own: dict[str, Any], entries: dict[str, Any]) -> None:
         "data": {"file": str(trainer.args.data), "names": list(trainer.data["names"].values())},
         "student": own["student"],
         "teacher": own["teacher"] and {"file": own["teacher"], "sha256": own.get("teacher_sha256")},
+        "initialised": own.get("initialised"),
         "teacher_precision": own.get("precision_used"),
         "pairs": own["pairs"],
         "gated": list(alphas_of(rehearsal.student_of(trainer))),

@@ -31,8 +31,11 @@ def check_pairs(settings: Settings, pairs: Sequence[Pair], gates: Sequence[Pair]
     both = {pair.student for pair in pairs} & {pair.student for pair in gates}
     if both:
         raise InputError(f"--layers and --gates both guide {', '.join(sorted(both))}: once is enough")
-    if not pairs and not settings.response and not any(pair.teacher for pair in gates):
-        raise InputError("--layers none leaves the teacher nothing to teach: add --response bce, or --gates teacher")
+    teaches = pairs or settings.response or any(pair.teacher for pair in gates)
+    if not teaches and settings.init == "none":
+        raise InputError(
+            "--layers none leaves the teacher nothing to teach: add --response bce, --gates teacher, or --init"
+        )
     if settings.heatmaps and not pairs:
         raise InputError("--heatmaps keeps the maps of paired layers, and --layers none pairs none: leave one out")
 
@@ -55,4 +58,9 @@ def check_shuffled(trainer: Any) -> None:
 
 def supervised(own: dict[str, Any]) -> bool:
     """Does a run of these settings have anything beside the task's own loss?"""
-    return bool(own.get("teacher") or own.get("gate_pairs"))
+    return bool(own.get("pairs") or own.get("outputs") or own.get("gate_pairs"))
+
+
+def taught(own: dict[str, Any]) -> bool:
+    """Is the teacher asked during training? It is not where it only gives the student its first weights."""
+    return bool(own.get("pairs") or own.get("outputs")) or any(pair["teacher"] for pair in own.get("gate_pairs", ()))

@@ -12,12 +12,13 @@ from ultralytics.utils import DEFAULT_CFG, LOGGER, RANK, YAML
 from ultralytics.utils.torch_utils import unset_deterministic
 
 from distill.adapters.ultralytics.gating import gate_neck, take_gates
+from distill.adapters.ultralytics.inheriting import inherit
 from distill.adapters.ultralytics.pairing import Seen, digest_of_weights
 from distill.adapters.ultralytics.rehearsal import student_of
-from distill.adapters.ultralytics.session import Session, teacher_of
+from distill.adapters.ultralytics.session import Session, read_teacher, teacher_of
 from distill.adapters.ultralytics.staging import staged
 from distill.adapters.ultralytics.students import adopted
-from distill.adapters.ultralytics.supervision import supervised
+from distill.adapters.ultralytics.supervision import supervised, taught
 from distill.adapters.ultralytics.transfer import follower_of
 from distill.adapters.ultralytics.wrapper import TOTAL, DistillingModule, WithTeacher
 from distill.modes import same_randomness
@@ -69,7 +70,8 @@ class DistillationMixin(Base):
     def get_model(self, cfg: Any = None, weights: Any = None, verbose: bool = True) -> nn.Module:
         """A pruned student, whose weights do not fit its yaml, is trained as it is; Ultralytics would rebuild it.
 
-        A neck is gated where that was asked for, and stays gated where the student's is.
+        A neck is gated where that was asked for, and stays gated where the student's is. A student that starts as a
+        part of its teacher becomes it here, before the EMA and DDP's copies are made.
         """
         own = weights is not None and cfg is weights.yaml  # not weights that `pretrained=` brings for another yaml
         student = adopted(weights, self.data, self.args) if own else None
@@ -78,6 +80,10 @@ class DistillationMixin(Base):
             gate_neck(model, self.args.seed)
             if weights is not None:
                 take_gates(model, weights)
+        if self.own.get("init") == "teacher" and weights is None:  # a run that is resumed brings its weights
+            with same_randomness():
+                teacher = read_teacher(self.own, self.own["trust"]).module
+                self.own["initialised"] = inherit(model, teacher, self.data["names"]).as_dict()
         return model
 
     def get_validator(self) -> Any:
@@ -91,7 +97,7 @@ class DistillationMixin(Base):
 
     def auto_batch(self, *args: Any, **kwargs: Any) -> int:
         """Ultralytics profiles `self.model`: give it the teacher's forward and memory too."""
-        if not self.own.get("teacher"):
+        if not taught(self.own):
             return int(super().auto_batch(*args, **kwargs))
         student = self.model
         self.model = WithTeacher(student, teacher_of(self.own).to(self.device))

@@ -153,6 +153,7 @@ def test_weights_of_a_new_student_follow_from_the_seed(given):
         ({"teacher_imgsz": 64}, ["--teacher-imgsz is for detectors"]),
         ({"gated_neck": True}, ["--gated-neck is for detectors"]),
         ({"teacher_precision": "bfloat16"}, ["--teacher-precision is for detectors"]),
+        ({"init": "teacher"}, ["--init teacher is for detectors"]),
         ({"layers": "D1"}, ["--layers without --teacher"]),
         ({"weight": 2.0}, ["--weight without --teacher"]),
         ({"logits": 2.0}, ["--logits without --teacher"]),

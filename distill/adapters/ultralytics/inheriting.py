@@ -1,0 +1,170 @@
+"""A student that starts as a part of its teacher: "weight selection", Xu et al. 2023 (arXiv 2311.18823).
+
+Each tensor of the student is a sub-tensor of the teacher's of the same name. The paper takes evenly spaced channels;
+here the channels that one layer keeps are those that every layer behind it reads, and the strongest are kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from ultralytics.nn.autobackend import check_class_names
+from ultralytics.nn.modules import Conv
+
+from distill.adapters.ultralytics.anatomy import channels_of, stride_of
+from distill.errors import InputError
+from distill.modes import as_found
+from distill.networks.channels import Axis, Channels
+from distill.networks.selection import evenly, select
+from distill.networks.tracing import trace_channels
+
+CELLS = 2  # of the deepest level, on a side of the images that channels are followed with
+CLASSIFIERS = ("cv3", "one2one_cv3", "classifier", "aux_head", "linear", "proto")  # parts of heads that end in classes
+NORMAL = torch.special.ndtri((torch.arange(32) + 0.5) / 32)  # a standard normal variable, by its quantiles
+SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Inherited:
+    """What came from the teacher: `taken` of `tensors`, a `share` of the parameters.
+
+    `left` are the modules that stay as drawn; the channels of the tensors in `spread` have no identity to be followed
+    by and are evenly spaced.
+    """
+
+    taken: int
+    tensors: int
+    share: float
+    left: tuple[str, ...]
+    spread: tuple[str, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+
+    def __str__(self) -> str:
+        names = ", ".join(self.left[:SHOWN]) + (", ..." if len(self.left) > SHOWN else "")
+        spread = f", {len(self.spread)} of them evenly spaced" if self.spread else ""
+        share = int(1000 * self.share) / 10  # 100.0 only where it is all
+        return (
+            f"initialised from teacher: {self.taken} of {self.tensors} tensors ({share}% of parameters){spread}"
+            f", {self.tensors - self.taken} left as drawn{f' ({names})' if names else ''}"
+        )
+
+
+def inherit(student: Any, teacher: Any, names: Mapping[int, str]) -> Inherited:
+    """Overwrite the student's tensors, BatchNorm statistics included, by parts of the teacher's. Deterministic.
+
+    `names` are the student's classes: where a layer has a row per class, those of equally named classes are taken.
+    Raises InputError for a layer that is larger than the teacher's, and if nothing can be taken.
+    """
+    shared, source, theirs = _shared(student, teacher), teacher.state_dict(), _channels(teacher)
+    places = select(_channels(student), theirs, shared, _values(teacher, theirs))
+    places |= _class_rows(student, teacher, names)
+    taken: dict[str, int] = {}  # elements
+    spread: dict[str, None] = {}
+    for name, tensor in student.state_dict().items():
+        block, norm, _ = name.rpartition(".bn.")
+        if name not in shared or (norm and f"{block}.conv.weight" not in taken):  # no statistics of another convolution
+            continue
+        part, rows = source[name], torch.ones(tensor.shape[:1], dtype=torch.bool)
+        for axis, (size, full) in enumerate(zip(tensor.shape, part.shape, strict=True)):
+            place = places.get((name, axis))
+            if place is None and size < full:
+                place = evenly(size, full)
+                spread[name] = None
+            if place is not None:
+                place = torch.where(place < full, place, -1)  # a name too many in a checkpoint
+                part = part.index_select(axis, place.clamp(min=0))
+                rows = rows & (place >= 0).all() if axis else place >= 0
+        if part.shape == tensor.shape and rows.any():
+            chosen = rows.reshape(rows.shape + (1,) * (tensor.dim() - 1)).to(tensor.device)
+            tensor.copy_(torch.where(chosen, part.to(tensor), tensor))
+            taken[name] = int(rows.sum()) * tensor.numel() // rows.numel()
+    if not taken:
+        raise InputError("--init teacher: nothing in this teacher fits the student")
+    return _told(student, taken, tuple(name for name in spread if name in taken))
+
+
+def _told(student: nn.Module, taken: Mapping[str, int], spread: tuple[str, ...]) -> Inherited:
+    tensors, parameters = list(student.state_dict()), dict(student.named_parameters())
+    reached = {name[:i] for name in taken for i, sign in enumerate(name) if sign == "."}
+    left: dict[str, None] = {}  # the outermost modules of which nothing was taken
+    for name in (name for name in tensors if name not in taken):
+        ends = [i for i, sign in enumerate(name) if sign == "." and name[:i] not in reached]
+        left[name[: ends[0]] if ends else name] = None
+    share = sum(taken.get(name, 0) for name in parameters) / sum(p.numel() for p in parameters.values())
+    return Inherited(len(taken), len(tensors), share, tuple(left), spread)
+
+
+def _shared(student: nn.Module, teacher: nn.Module) -> set[str]:
+    """Tensors that both have, with kernels of one size, in modules of one kind all the way down."""
+    kinds = [{name: type(module) for name, module in model.named_modules()} for model in (student, teacher)]
+    other = teacher.state_dict()
+
+    def alike(name: str, tensor: Tensor) -> bool:
+        paths = [name[:i] for i, sign in enumerate(name) if sign == "."]
+        return (
+            name in other
+            and all(kinds[0].get(path) is kinds[1].get(path) for path in paths)
+            and (tensor.dim(), tensor.shape[2:]) == (other[name].dim(), other[name].shape[2:])
+        )
+
+    return {name for name, tensor in student.state_dict().items() if alike(name, tensor)}
+
+
+def _class_rows(student: Any, teacher: Any, names: Mapping[int, str]) -> dict[Axis, Tensor]:
+    """For layers that end in classes, the teacher's row for each of the student's, -1 where it has no such class."""
+    known = {name: row for row, name in reversed(check_class_names(teacher.names).items())}
+    head, number = student.model[-1], len(student.model) - 1
+    found: dict[Axis, Tensor] = {}
+    for name, module in head.named_modules():
+        plain = isinstance(module, (nn.Conv2d, nn.Linear)) and module.bias is not None
+        if plain and name.split(".")[0] in CLASSIFIERS:
+            rows = torch.tensor([known.get(names.get(i, ""), -1) for i in range(len(module.bias))])
+            found |= {(f"model.{number}.{name}.{kind}", 0): rows for kind in ("weight", "bias")}
+    return found
+
+
+@torch.no_grad()
+def _values(teacher: nn.Module, channels: Channels) -> Tensor:
+    """By class of channels, what it adds to what reads it: what it carries times the weights that read it, squared.
+
+    What a channel carries is the mean square behind its activation for a BatchNorm's output that is normal; the weights
+    are those with BatchNorm folded in. So the value stays when a channel is scaled and its readers by the inverse,
+    which the norm of the weights does not, and it is zero for a channel that its activation shuts.
+    """
+    carried, read = torch.zeros(2, channels.count)
+    blocks = {f"{name}.conv.weight": module for name, module in teacher.named_modules() if isinstance(module, Conv)}
+
+    def add(total: Tensor, axis: Axis, values: Tensor) -> None:
+        if axis in channels.numbers and channels.known(axis):
+            total.index_add_(0, torch.tensor(channels.classes(axis)), values.float())
+
+    for name, weight in teacher.named_parameters():
+        if weight.dim() < 2:
+            continue
+        folded, block = weight, blocks.get(name)
+        if block is not None:
+            bn = block.bn
+            signal = block.act(bn.bias[:, None] + bn.weight[:, None] * NORMAL)  # (C, 32)
+            add(carried, (name, 0), signal.square().mean(1))
+            folded = weight * (bn.weight / (bn.running_var + bn.eps).sqrt()).view(-1, 1, 1, 1)
+        for axis in (0, 1):
+            norms = folded.movedim(axis, 0).flatten(1).square().sum(1)
+            if (name, axis) in channels.readers:
+                add(read, (name, axis), norms)
+            elif block is None:
+                add(carried, (name, axis), norms)
+    read[[number for number in range(channels.count) if number not in channels.read]] = 1
+    return carried * read
+
+
+def _channels(model: Any) -> Channels:
+    side = CELLS * max(stride_of(model), 32)
+    with as_found(model):
+        model.train()  # raw outputs, for what is decoded from them has no weights, and branches for training only
+        return trace_channels(model, (1, channels_of(model), side, side))
