@@ -50,7 +50,7 @@ def content(results: Results) -> Content:
         *_course(results, arms),
         Section("Cost", COST, tables=[_table(rows.cost_rows(results))]),
         *_attention(results, arms),
-        Section("Runs", "", tables=[_table(rows.run_rows(results), ("arm", "state", "device"))]),
+        Section("Runs", "", tables=[_table(rows.run_rows(results), ("arm", "state", "device"))], folded=True),
         _plan(results),
     ]
     return Content(f"Bench {results.folder.name}", subject, verdicts, notes, arms, sections)
@@ -59,7 +59,7 @@ def content(results: Results) -> Content:
 def _arms(results: Results) -> Section:
     abouts = ["what it is", *(arm.about for arm in results.plan.arms)]
     table = [(*row, about) for row, about in zip(rows.arm_rows(results), abouts, strict=True)]
-    lead = f"{words.capital(words.figure(results))}: mean and standard deviation over seeds."
+    lead = f"The score is {words.figure(results)}: mean and standard deviation over seeds."
     return Section("Arms", lead, tables=[_table(table, ("arm", "what it is"))])
 
 
@@ -103,7 +103,9 @@ def _plan(results: Results) -> Section:
     lead = f"Numbers of seeds that would settle a difference are for 4 attempts in 5, and go up to {MOST}."
     settings = [(arm.name, ", ".join(f"{key}={value}" for key, value in arm.values.items())) for arm in plan.arms]
     tables = [_table([("", "value"), *((key, str(value)) for key, value in facts.items())], ("value",))]
-    return Section("How it was run", lead, tables=[*tables, _table([("arm", "settings"), *settings], ("settings",))])
+    return Section(
+        "How it was run", lead, tables=[*tables, _table([("arm", "settings"), *settings], ("settings",))], folded=True
+    )
 
 
 def _table(table: rows.Rows, text: Sequence[str] = ()) -> Table:

@@ -57,10 +57,10 @@ class Difference:
         if self.verdict != OPEN:
             return self.verdict
         if self.low is None:
-            return f"{OPEN} (every seed gave the same difference: no scatter to judge it by)"
+            return f"{OPEN}; every seed gave the same difference, which leaves no scatter to judge it by"
         if self.needed is None:
-            return f"{OPEN} (not even {MOST} seeds would settle so small a difference)"
-        return f"{OPEN} ({self.needed} seeds would settle a difference like this one)"
+            return f"{OPEN}; not even {MOST} seeds would settle so small a difference"
+        return f"{OPEN}; {self.needed} seeds would settle a difference like this one"
 
 
 Scores = Mapping[int, float]  # by seed

@@ -36,7 +36,7 @@ def headline(one: Difference) -> str:
         return f"{about}: {points(one.spread.mean, '+')} points with each of {seeds}: {one.words}."
     between = f"{points(one.spread.mean, '+')} points ({points(one.low, '+')} to {points(one.high, '+')}, {seeds})"
     if one.verdict == OPEN:
-        return f"{about}: {one.words}: {between}."
+        return f"{about}: {between}: {one.words}."
     return f"{one.arm} is {one.verdict} than {one.reference}: {between}."
 
 
@@ -44,7 +44,7 @@ def points(value: float | None, sign: str = "") -> str:
     """A score or a difference of scores; empty where there is none."""
     if value is None or math.isnan(value):
         return ""
-    return f"{POINTS * value:{sign}.2f}".replace("-", "−")
+    return f"{round(POINTS * value, 2) or 0.0:{sign}.2f}".replace("-", "−")  # no minus before a zero
 
 
 def chance(p: float | None) -> str:

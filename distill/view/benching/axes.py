@@ -32,9 +32,9 @@ class Span:
     def __call__(self, value: float) -> float:
         return self.start + (value - self.low) / (self.high - self.low) * (self.stop - self.start)
 
-    def ticks(self) -> list[float]:
-        """Round values, at most `TICKS` + 1."""
-        step = round_step((self.high - self.low) / TICKS)
+    def ticks(self, least: float = 0.0) -> list[float]:
+        """Round values, at most `TICKS` + 1, at least so far apart."""
+        step = max(round_step((self.high - self.low) / TICKS), least)
         first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
         return [number * step for number in range(first, last + 1)]
 
@@ -50,12 +50,12 @@ def spoken(value: float) -> str:
     return f"{value:.6g}".replace("-", "−") if abs(value) > 1e-12 else "0"
 
 
-def frame(x: Span, y: Span, titles: tuple[str, str]) -> list[str]:
-    """Grid, numbers and titles of both axes."""
+def frame(x: Span, y: Span, titles: tuple[str, str], whole: bool = False) -> list[str]:
+    """Grid, numbers and titles of both axes; only `whole` numbers along x if asked."""
     bottom, parts = y.start, []
     for tick in y.ticks():
         parts += [line(x.start, y(tick), x.stop, y(tick), "grid"), text(x.start - 6, y(tick) + 4, spoken(tick), "end")]
-    for tick in x.ticks():
+    for tick in x.ticks(1.0 if whole else 0.0):
         parts += [
             line(x(tick), bottom, x(tick), bottom + 4, "grid"),
             text(x(tick), bottom + 17, spoken(tick), "middle"),

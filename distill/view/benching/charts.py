@@ -32,7 +32,7 @@ def look(arm: int) -> str:
 def _curves(chart: Chart, lines: Sequence[Line]) -> str:
     x = Span.over((v for one in lines for v in one.xs), LEFT, WIDTH - RIGHT, zero=True)
     y = Span.over((v for one in lines for side in (one.low, one.high) for v in side), HEIGHT - BOTTOM, TOP + 14)
-    parts = frame(x, y, (chart.x, chart.y))
+    parts = frame(x, y, (chart.x, chart.y), whole=all(v == int(v) for one in lines for v in one.xs))
     for one in lines:
         up, down = (_points(one.xs, side, x, y) for side in (one.high, one.low))
         if up and one.high != one.low:

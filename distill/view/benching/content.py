@@ -62,12 +62,13 @@ class Chart:
 
 @dataclass(frozen=True)
 class Section:
-    """A heading, what to know before reading on, then charts and tables."""
+    """A heading, what to know before reading on, then charts and tables, which are opened on demand if `folded`."""
 
     title: str
     lead: str
     charts: Sequence[Chart] = ()
     tables: Sequence[Table] = ()
+    folded: bool = False
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,8 @@ def _section(section: Section, number: int, arms: Sequence[str]) -> str:
         drawn = any(chart.marks and not _named(chart) for chart in section.charts)
         parts += [_legend(arms, section.charts)] if drawn else []
         parts.append(f'<div class="charts">{"".join(map(_chart, section.charts))}</div>')
-    parts += [_table(table, name) for table in section.tables]
+    tables = [_table(table, name) for table in section.tables]
+    parts += ["<details><summary>Show</summary>", *tables, "</details>"] if section.folded else tables
     return "\n".join([*parts, "</section>"])
 
 
