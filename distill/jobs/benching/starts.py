@@ -64,22 +64,23 @@ def pairing(arms: Sequence[Arm], runs: Iterable[Run]) -> Pairing:
                 starts.setdefault(run.seed, {})[run.arm] = start
     found = [
         problem
-        for part, keys, differ in (("initial weights", WEIGHTS, _weights), ("order of the images", DATA, _data))
-        for problem in _problems([arm for arm in arms if not set(keys) & _keys(arm)], starts, part, differ)
+        for what, keys, differ in (
+            ("begins with other weights", WEIGHTS, _weights),
+            ("sees other images, or in another order,", DATA, _data),
+        )
+        for problem in _problems([arm for arm in arms if not set(keys) & _keys(arm)], starts, what, differ)
     ]
     return Pairing(tuple(found), sum(map(len, starts.values())), done)
 
 
-def _problems(arms: Sequence[Arm], starts: Mapping[int, Mapping[str, Any]], part: str, differ: Any) -> list[str]:
+def _problems(arms: Sequence[Arm], starts: Mapping[int, Mapping[str, Any]], what: str, differ: Any) -> list[str]:
     seeds: dict[tuple[str, str], list[str]] = {}
     for seed, of_arm in starts.items():
         there = [arm.name for arm in arms if arm.name in of_arm]
         for arm in there[1:]:
             if where := differ(of_arm[there[0]], of_arm[arm]):
                 seeds.setdefault((arm, there[0]), []).append(f"{seed}{where if where != '=' else ''}")
-    return [
-        f"the {part} of {arm} differs from that of {first} in seed {', '.join(s)}" for (arm, first), s in seeds.items()
-    ]
+    return [f"{arm} {what} than {first} in seed {', '.join(where)}" for (arm, first), where in seeds.items()]
 
 
 def _weights(a: Mapping[str, Any], b: Mapping[str, Any]) -> str:

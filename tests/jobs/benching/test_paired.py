@@ -94,7 +94,9 @@ def test_intervals_cover_the_truth() -> None:
 def test_holm_by_hand() -> None:
     rng = np.random.default_rng(1)
     plain = {k: float(v) for k, v in enumerate(rng.normal(0, 1, 8))}
-    arms = {f"a{i}": {k: v + float(rng.normal(shift, 0.5)) for k, v in plain.items()} for i, shift in enumerate((1, 0.5, 0))}
+    arms = {
+        f"a{i}": {k: v + float(rng.normal(shift, 0.5)) for k, v in plain.items()} for i, shift in enumerate((1, 0.5, 0))
+    }
     found = {one.arm: one for one in compared({"plain": plain, **arms}, "plain")}
     ordered = sorted(found.values(), key=lambda one: one.p or 0)
     expected = 0.0
