@@ -133,7 +133,7 @@ def _opening(plan: Plan, folder: Path, runs: Sequence[Run], left: Sequence[Run],
     kept = f", {len(runs) - len(left)} of them done" if len(left) < len(runs) else ""
     return (
         f"bench {folder}: {len(plan.arms)} arms x {len(plan.seeds)} seeds = {len(runs)} runs{kept}, "
-        f"{slots} at a time{f' with {plan.threads} threads each' if plan.threads else ''}; {known}"
+        f"{slots} at a time{f' on {plan.threads} of the cores each' if plan.threads else ''}; {known}"
     )
 
 

@@ -96,7 +96,7 @@ def _plan(results: Results) -> Section:
         "begun": plan.record["created"],
         "teacher": plan.teacher or "none",
         "seeds": ", ".join(map(str, plan.seeds)),
-        "at a time": f"{len(plan.slots)}" + (f", {plan.threads} threads each" if plan.threads else ""),
+        "at a time": f"{len(plan.slots)}" + (f", on {plan.threads} of the cores each" if plan.threads else ""),
         **plan.record["versions"],
         **{f"sha256 of {Path(file).name}": digest for file, digest in plan.files.items()},
     }

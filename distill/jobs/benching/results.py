@@ -13,15 +13,15 @@ from distill.jobs.benching.closeness import read_closeness
 from distill.jobs.benching.paired import Difference, Spread, compared, references
 from distill.jobs.benching.plans import Plan
 from distill.jobs.benching.starts import Pairing, pairing
-from distill.jobs.benching.states import DONE, Run, clock, memory_of, runs_of, scores
+from distill.jobs.benching.states import DONE, Run, clock, gpu_memory, runs_of, scores
 
 
 @dataclass(frozen=True)
 class Outcome:
     """One run: its state, the score after each epoch and the seconds since the first began.
 
-    `wall` is the whole process's time in seconds, `memory` the peak of its largest process and `gpu` what the run
-    measured itself, in bytes; NaN where they are not known.
+    `wall` is the whole process's time in seconds, `memory` the peak of its largest process and `gpu` that on a GPU, in
+    bytes; NaN where they are not known.
     """
 
     run: Run
@@ -104,6 +104,6 @@ def _outcome(run: Run) -> Outcome:
         clock(run),
         float(noted.get("seconds", math.nan)),
         float(noted.get("memory", math.nan)),
-        memory_of(run.manifest()),
+        gpu_memory(run.manifest()),
         str(noted.get("device") or run.manifest().get("device") or ""),
     )

@@ -125,6 +125,6 @@ def number(cell: Any) -> float:
         return math.nan
 
 
-def memory_of(manifest: Mapping[str, Any]) -> float:
-    """Peak memory in bytes as the run itself measured it (`peak_memory`); NaN where it did not."""
-    return number(manifest.get("peak_memory"))
+def gpu_memory(manifest: Mapping[str, Any]) -> float:
+    """Peak memory on the GPU in bytes, as the run itself measured it; NaN where it did not, or ran elsewhere."""
+    return number(manifest.get("peak_memory")) if str(manifest.get("device")).startswith("cuda") else math.nan

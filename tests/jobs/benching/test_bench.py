@@ -23,6 +23,7 @@ def test_a_real_bench(scenes: Path, student: Path, teacher: Path, run_cli: RunCl
     assert done.returncode == 0, done.stderr
     folder = tmp_path / "runs" / "bench" / "bench"
     assert "4 of 4 runs are done" in done.stdout and "minus plain" in done.stdout
+    assert "paired: yes" in done.stdout
     assert "the first runs will tell how long it takes" in done.stderr
 
     with (folder / "runs.csv").open(newline="") as text:

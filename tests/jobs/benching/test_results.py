@@ -17,7 +17,7 @@ from distill.jobs.benching.pages import save_page
 from distill.jobs.benching.plans import Plan
 from distill.jobs.benching.results import collect
 from distill.jobs.benching.starts import pairing
-from distill.jobs.benching.states import Run, clock, runs_of, scores
+from distill.jobs.benching.states import Run, clock, gpu_memory, runs_of, scores
 from distill.jobs.benching.tables import write_tables
 
 from . import kit
@@ -38,7 +38,7 @@ def made(tmp_path: Path) -> Path:
     folder = kit.folder_of(plan, tmp_path / "made <b>")
     for run in runs_of(plan, folder)[:-2]:
         final = score(run.arm, run.seed)
-        kit.leave(run, [final / 2, final + 0.01, final], peak_memory=2**31)
+        kit.leave(run, [final / 2, final + 0.01, final], peak_memory=2**31, device="cuda:0")
         note = '{"code": 0, "seconds": 60.0, "memory": 1073741824, "device": "cpu"}'
         run.folder.with_suffix(".json").write_text(note)
     failed = runs_of(plan, folder)[-1]
@@ -117,6 +117,11 @@ def test_plain_and_native_are_both_references(tmp_path: Path) -> None:
         kit.leave(run, [0.1 * len(run.arm) + 0.01 * run.seed])
     pairs = [(one.arm, one.reference) for one in collect(folder).differences]
     assert pairs == [("native", "plain"), ("mine", "plain"), ("mine", "native")]
+
+
+def test_memory_of_a_run_without_a_gpu_is_no_gpus() -> None:
+    assert gpu_memory({"peak_memory": 8, "device": "cuda:0"}) == 8
+    assert math.isnan(gpu_memory({"peak_memory": 8, "device": "cpu"})) and math.isnan(gpu_memory({"device": "cuda:0"}))
 
 
 def test_a_unets_table(tmp_path: Path) -> None:
