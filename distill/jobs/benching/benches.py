@@ -115,7 +115,7 @@ def run_plan(plan: Plan, folder: Path, command: Command = train_command) -> Benc
     left = [run for run in runs if run.state() != DONE]
     with alone(folder) as lock:
         try:
-            timing = Timing(estimate(plan, folder, lock, command) if left else {})
+            timing = _timing(runs) or Timing(estimate(plan, folder, lock, command))
             board = Board(plan, runs, timing)
             print(_opening(plan, folder, runs, left, timing), file=sys.stderr, flush=True)
             pool = Pool(plan, lock, command, board.watch, lambda run, how: board.ended(run, how, pool))
@@ -126,10 +126,20 @@ def run_plan(plan: Plan, folder: Path, command: Command = train_command) -> Benc
     return report_bench(folder)
 
 
+def _timing(runs: Sequence[Run]) -> Timing | None:
+    """What the runs that are done have taken; None where none is."""
+    timing, known = Timing({}), False
+    for run in runs:
+        if run.state() == DONE and (seconds := run.noted().get("seconds")):
+            timing.add(run.arm, seconds)
+            known = True
+    return timing if known else None
+
+
 def _opening(plan: Plan, folder: Path, runs: Sequence[Run], left: Sequence[Run], timing: Timing) -> str:
     slots = len(plan.slots)
     time = timing.left(left, slots)
-    known = "the first runs will tell how long it takes" if time is None else f"about {spoken(time)}, by trial"
+    known = "the first runs will tell how long it takes" if time is None else f"about {spoken(time)} left, as measured"
     kept = f", {len(runs) - len(left)} of them done" if len(left) < len(runs) else ""
     return (
         f"bench {folder}: {len(plan.arms)} arms x {len(plan.seeds)} seeds = {len(runs)} runs{kept}, "
