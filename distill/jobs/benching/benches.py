@@ -21,7 +21,7 @@ from distill.jobs.benching.running import Command, Pool, train_command
 from distill.jobs.benching.seeds import read_seeds
 from distill.jobs.benching.states import DONE, FAILED, Run, runs_of
 from distill.jobs.benching.tables import write_tables
-from distill.jobs.benching.timing import Timing, spoken
+from distill.jobs.benching.timing import Timing, remaining
 from distill.jobs.benching.trials import estimate
 from distill.records import new_folder, numbered_folder, versions
 from distill.text import one_line
@@ -139,7 +139,7 @@ def _timing(runs: Sequence[Run]) -> Timing | None:
 def _opening(plan: Plan, folder: Path, runs: Sequence[Run], left: Sequence[Run], timing: Timing) -> str:
     slots = len(plan.slots)
     time = timing.left(left, slots)
-    known = "the first runs will tell how long it takes" if time is None else f"about {spoken(time)} left, as measured"
+    known = "the first runs will tell how long it takes" if time is None else f"{remaining(time)}, as measured"
     kept = f", {len(runs) - len(left)} of them done" if len(left) < len(runs) else ""
     return (
         f"bench {folder}: {len(plan.arms)} arms x {len(plan.seeds)} seeds = {len(runs)} runs{kept}, "

@@ -11,7 +11,7 @@ from distill.jobs.benching.plans import Plan
 from distill.jobs.benching.processes import Ended
 from distill.jobs.benching.running import Pool
 from distill.jobs.benching.states import DONE, FAILED, Run, scores
-from distill.jobs.benching.timing import Timing, spoken
+from distill.jobs.benching.timing import Timing, remaining, spoken
 from distill.text import aligned
 
 EVERY = 1.0  # seconds between drawings
@@ -39,10 +39,10 @@ class Board:
             self._timing.add(run.arm, how.seconds)
         ended = sum(cell not in ("", "waiting") for cell in self._cells.values())
         what = f"[{ended}/{len(self._cells)}] {run.arm} seed {run.seed}"
-        left = spoken(self._timing.left(pool.waiting, len(self._plan.slots), pool))
+        rest = remaining(self._timing.left(pool.waiting, len(self._plan.slots), pool))
         if run.state() == DONE:
             if not self._live:
-                _say(f"{what}: {self._cells[run.arm, run.seed]} in {spoken(how.seconds)}; {left} left")
+                _say(f"{what}: {self._cells[run.arm, run.seed]} in {spoken(how.seconds)}; {rest}")
             return
         self._wipe()
         complaint = "\n    ".join(run.complaint().splitlines())
@@ -61,7 +61,7 @@ class Board:
         lines = aligned(rows).splitlines()
         if len(lines[0]) >= width or len(lines) >= height - 1:
             lines = [self._counts(pool)]
-        lines.append(f"about {spoken(self._timing.left(pool.waiting, len(self._plan.slots), pool))} left")
+        lines.append(remaining(self._timing.left(pool.waiting, len(self._plan.slots), pool)))
         self._wipe()
         _say("\n".join(line[: width - 1] for line in lines))
         self._drawn = len(lines)

@@ -22,7 +22,7 @@ PAIRED = (
 COURSE = "Means over the seeds that are done; bands are one standard deviation. Time is that of the epochs alone."
 COST = (
     "Per run is the whole process, its start, checks and final validation included; s per epoch is training and "
-    "validation alone. Memory is the peak of the largest single process of a run, not of those that load its data."
+    "validation alone. Memory is the peak of a run's own process, without those that load its data."
 )
 ATTENTION = (
     "The last student of each run beside the teacher on up to {images} validation images: the mean cosine of their "

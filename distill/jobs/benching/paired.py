@@ -15,6 +15,7 @@ from scipy.stats import t as student
 
 LEVEL = 0.95  # of intervals
 POWER = 0.8  # chance to see a difference of the size that was seen, with as many seeds as are said to be needed
+ROUNDING = 1e-9  # of scores in [0, 1]: what is smaller is none
 MOST = 1000  # seeds; what needs more will not be settled
 BETTER, WORSE, OPEN, EQUAL, ONE, NONE = "better", "worse", "not shown", "equal", "one seed says nothing", "no pair yet"
 
@@ -76,9 +77,9 @@ def difference(arm: str, reference: str, ours: Scores, theirs: Scores) -> Differ
 
 def interval(spread: Spread) -> tuple[float | None, float | None, float | None]:
     """The 95 % t-interval of the mean, and the two-sided p of a mean of 0; None where sd says nothing."""
-    if spread.mean is None or not spread.sd:
+    if spread.mean is None or (spread.sd or 0.0) < ROUNDING:
         return None, None, None
-    error = spread.sd / math.sqrt(spread.n)
+    error = (spread.sd or 0.0) / math.sqrt(spread.n)
     half = float(student.ppf(0.5 + LEVEL / 2, spread.n - 1)) * error
     return spread.mean - half, spread.mean + half, float(2 * student.sf(abs(spread.mean) / error, spread.n - 1))
 
@@ -124,7 +125,7 @@ def _verdict(spread: Spread, low: float | None, high: float | None) -> tuple[str
     if spread.n == 1:
         return ONE, None
     if low is None or high is None:  # all differences are the same
-        return (EQUAL if spread.mean == 0 else OPEN), None
+        return (EQUAL if abs(spread.mean) < ROUNDING else OPEN), None
     if low > 0 or high < 0:
         return (BETTER if low > 0 else WORSE), None
     return OPEN, seeds_needed(spread.mean, spread.sd or 0.0)

@@ -21,9 +21,9 @@ RSS_UNIT = 1 if sys.platform == "darwin" else 1024  # bytes in what getrusage co
 
 @dataclass(frozen=True)
 class Ended:
-    """How a process ended: its exit code (negative: the signal), wall-clock seconds, and peak memory in bytes.
+    """How a process ended: its exit code (negative: the signal), wall-clock seconds, and its peak memory in bytes.
 
-    The memory is that of the largest single process among it and its children, such as those that load data.
+    What it started itself, such as processes that load data, is not counted.
     """
 
     code: int
@@ -50,22 +50,36 @@ class Child:
                 start_new_session=True,
             )
         self.started = time.monotonic()
+        self._peak = 0
         self._how: Ended | None = None
 
     def poll(self) -> Ended | None:
         """How it ended; None while it runs."""
         if self._how is None:
+            self._peak = max(self._peak, _peak_of(self._process.pid))
             pid, status, usage = os.wait4(self._process.pid, os.WNOHANG)
             if pid == 0:
                 return None
             self._process.returncode = code = os.waitstatus_to_exitcode(status)  # or Popen would wait for it again
-            self._how = Ended(code, time.monotonic() - self.started, usage.ru_maxrss * RSS_UNIT)
+            self._how = Ended(code, time.monotonic() - self.started, self._peak or usage.ru_maxrss * RSS_UNIT)
         return self._how
 
     def signal(self, number: int) -> None:
         """To it and everything that it started."""
         if self._how is None:
             os.killpg(self._process.pid, number)
+
+
+def _peak_of(pid: int) -> int:
+    """The most memory that a process has had resident so far, in bytes; 0 where Linux does not tell.
+
+    What the system tells once it has ended (ru_maxrss) counts its time before exec too, when it was its parent's image.
+    """
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")), 0)
 
 
 def stop(children: Sequence[Child]) -> None:
@@ -108,8 +122,9 @@ def ended_as_interrupts() -> Iterator[None]:
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
+    heard = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) != signal.SIG_IGN]  # not under nohup
     try:
-        before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+        before = {number: signal.signal(number, interrupt) for number in heard}
     except ValueError:  # not in the main thread, where alone signals arrive
         before = {}
     try:

@@ -54,10 +54,13 @@ class Timing:
         return None
 
 
-def spoken(seconds: float | None) -> str:
+def remaining(seconds: float | None) -> str:
+    """What there is left to wait for."""
+    return "time left not known yet" if seconds is None else f"about {spoken(seconds)} left"
+
+
+def spoken(seconds: float) -> str:
     """`45 s`, `12 min`, `3 h 05 min`."""
-    if seconds is None:
-        return "not known yet"
     if seconds < 90:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)

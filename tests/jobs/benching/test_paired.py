@@ -55,6 +55,10 @@ def test_the_same_runs_are_equal_and_no_scatter_shows_nothing() -> None:
     assert difference("a", "plain", PLAIN, PLAIN).verdict == EQUAL
     found = difference("a", "plain", {0: 0.75, 1: 0.5}, {0: 0.5, 1: 0.25})
     assert found.verdict == OPEN and "no scatter" in found.words
+    rounded = difference(
+        "a", "plain", {0: 0.3, 1: 0.31}, {0: 0.4, 1: 0.41}
+    )  # differences of -0.1 and -0.09999999999999998
+    assert rounded.verdict == OPEN and rounded.p is None
 
 
 def test_what_is_not_shown_says_how_many_seeds_would_show_it() -> None:
