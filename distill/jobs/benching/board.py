@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from distill.jobs.benching.plans import Plan
 from distill.jobs.benching.processes import Ended
 from distill.jobs.benching.running import Pool
-from distill.jobs.benching.states import DONE, FAILED, Run, scores
+from distill.jobs.benching.states import DONE, FAILED, WAITING, Run, scores
 from distill.jobs.benching.timing import Timing, remaining, spoken
 from distill.text import aligned
 
@@ -22,7 +22,7 @@ class Board:
 
     def __init__(self, plan: Plan, runs: Sequence[Run], timing: Timing) -> None:
         self._plan, self._runs, self._timing = plan, runs, timing
-        self._cells = {(run.arm, run.seed): _cell(run) for run in runs}
+        self._cells = {(run.arm, run.seed): _cell(run) if run.state() == DONE else WAITING for run in runs}
         self._live = sys.stderr.isatty()
         self._drawn, self._at = 0, 0.0
 
@@ -37,7 +37,7 @@ class Board:
         self._cells[run.arm, run.seed] = _cell(run)
         if run.state() == DONE:
             self._timing.add(run.arm, how.seconds)
-        ended = sum(cell not in ("", "waiting") for cell in self._cells.values())
+        ended = sum(cell != WAITING for cell in self._cells.values())
         what = f"[{ended}/{len(self._cells)}] {run.arm} seed {run.seed}"
         rest = remaining(self._timing.left(pool.waiting, len(self._plan.slots), pool))
         if run.state() == DONE:
@@ -82,7 +82,7 @@ def _cell(run: Run) -> str:
     if state == DONE:
         found = scores(run)
         return f"{found[-1]:.4f}" if found else "no score"
-    return FAILED if state == FAILED else "waiting"
+    return FAILED if state == FAILED else WAITING
 
 
 def _say(text: str) -> None:

@@ -49,6 +49,7 @@ def test_a_failed_run_is_told_and_stops_no_other(tmp_path: Path, capsys: pytest.
     again = kit.Fake(ARMS)  # what failed is begun anew, what is done stays
     assert not benches.run_plan(plan, tmp_path, again).failed
     assert again.begun == [("other", 0)]
+    assert "[4/4] other seed 0: 0.5000 in" in capsys.readouterr().err
 
 
 def test_an_end_without_a_result_is_a_failure(tmp_path: Path) -> None:
