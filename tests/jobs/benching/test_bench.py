@@ -78,18 +78,9 @@ def test_native_and_a_trial(scenes: Path, student: Path, teacher: Path, run_cli:
 def test_unets(scenes: Path, run_cli: RunCli, tmp_path: Path) -> None:
     pytest.importorskip("monai")
     (tmp_path / "truth.yaml").write_text("teacher: none\ngates: truth\n")
-    words = (
-        "bench",
-        "--student",
-        "attention-unet:2",
-        "--data",
-        scenes.with_name("semantic.yaml"),
-        "--arms",
-        "plain,truth.yaml",
-    )
-    done = run_cli(
-        *words, "--seeds", "2", "--jobs", "2", "--device", "cpu", "epochs=2", "batch=4", "workers=0", cwd=tmp_path
-    )
+    words = ("bench", "--student", "attention-unet:2", "--data", scenes.with_name("semantic.yaml"))
+    words += ("--arms", "plain,truth.yaml", "--seeds", "2", "--jobs", "2", "--device", "cpu")
+    done = run_cli(*words, "epochs=2", "batch=4", "workers=0", cwd=tmp_path, timeout=900)
     assert done.returncode == 0, done.stderr
     assert "4 of 4 runs are done" in done.stdout and "dice of the last epoch" in done.stdout
     assert "no teacher was named to compare attention with" in done.stdout
