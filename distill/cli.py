@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from distill import __version__
-from distill.commands import checking, demo, epochs, info, layers, masks, seeing, training
+from distill.commands import benching, checking, demo, epochs, info, layers, masks, seeing, training
 from distill.errors import DistillError, InputError
 from distill.text import nearest
 
-COMMANDS = (training, checking, seeing, layers, epochs, masks, info, demo)
+COMMANDS = (training, checking, benching, seeing, layers, epochs, masks, info, demo)
 
 
 class Parser(argparse.ArgumentParser):

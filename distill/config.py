@@ -213,27 +213,36 @@ def read_config(path: str) -> dict[str, Any]:
 
     Raises InputError when it is missing, not YAML, or not a mapping.
     """
+    return read_mapping(find_config(path), f"--config {path}")
+
+
+def read_mapping(file: Path, what: str) -> dict[str, Any]:
+    """The settings in a YAML file. Raises InputError, which begins with `what`, for one that is no such thing."""
     import yaml
 
-    file = find_config(path)
     try:
         values = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"--config {path}: not readable as YAML ({' '.join(str(error).split())})") from error
+        raise InputError(f"{what}: not readable as YAML ({' '.join(str(error).split())})") from error
     if not isinstance(values, dict):
-        raise InputError(f"--config {path}: must be a mapping of settings, such as 'layers: [P3, P4]'")
+        raise InputError(f"{what}: must be a mapping of settings, such as 'layers: [P3, P4]'")
     return {str(key): value for key, value in values.items()}
 
 
 def find_config(path: str) -> Path:
     """The file itself, or the one of that name that comes with the package. Raises InputError when there is none."""
-    here = Path(__file__).parent
-    shipped = [folder for folder in (here / "configs", here.parent / "configs") if folder.is_dir()]
+    shipped = shipped_configs()
     for candidate in (Path(path), *(folder / name for folder in shipped for name in (path, f"{path}.yaml"))):
         if candidate.is_file():
             return candidate
     known = [file.stem for folder in shipped for file in folder.glob("*.yaml")]
     raise InputError(f"--config {path}: no such file{nearest(path, known)}")
+
+
+def shipped_configs() -> list[Path]:
+    """The folders of settings that come with the package: inside it where it is installed, beside it in a checkout."""
+    here = Path(__file__).parent
+    return [folder for folder in (here / "configs", here.parent / "configs") if folder.is_dir()]
 
 
 def _typed(key: str, value: Any) -> Any:

@@ -38,9 +38,12 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
 
 
 def given(arguments: argparse.Namespace) -> dict[str, Any]:
-    """What the user wrote, as one flat mapping. Raises InputError for a word without `=` or a thing given twice."""
+    """What the user wrote, as one flat mapping, of the options that the command has.
+
+    Raises InputError for a word without `=` or a thing given twice.
+    """
     options = {f.name: f"--{f.name.replace('_', '-')}" for f in fields(Settings)}
-    values = {name: getattr(arguments, name) for name in options if getattr(arguments, name) is not None}
+    values = {name: value for name in options if (value := getattr(arguments, name, None)) is not None}
     for word in arguments.arguments:
         key, equals, value = word.partition("=")
         if not equals:

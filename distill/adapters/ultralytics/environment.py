@@ -14,6 +14,7 @@ from distill.errors import InputError
 
 OLDEST, NEWEST = (8, 4, 180), (8, 5)  # from the first, up to but without the second
 TRUST = "add --trust only if you know who made it"
+THREADS = "DISTILL_THREADS"  # environment variable: threads of this process on a CPU, where several runs share it
 NEEDED = 'pip install "ultralytics>=8.4.180,<8.5"'
 
 
@@ -43,6 +44,8 @@ def prepare(trust: bool = False) -> None:
         raise InputError(f"ultralytics {version} has no {missing}: {NEEDED}")
     if not tasks._SafeLoad.SUPPORTED:
         raise InputError('this torch cannot read checkpoints safely: pip install "torch>=2.6"')
+    if threads := os.environ.get(THREADS):  # it sets its own number on a CPU, whatever OMP_NUM_THREADS says
+        vars(torch_utils)["NUM_THREADS"] = int(threads)
 
 
 @contextmanager

@@ -1,0 +1,139 @@
+"""What a bench is going to do, checked as a whole before anything is started, and kept beside its results."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from distill import __version__
+from distill.errors import InputError
+from distill.jobs.benching.recipes import FILES, Arm
+from distill.jobs.training import command_line, resolved
+from distill.loading import adapter_for, is_unet
+from distill.records import sha256, versions, write_whole
+
+PLAN, ARMS, RUNS, LOGS = "bench.yaml", "arms", "runs", "logs"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Arms and seeds, where they run, and on what: `files` are the SHA-256 of every file that goes into the runs.
+
+    `devices` are spread over the runs, `jobs` of which run on each at the same time; without any the trainer chooses.
+    `threads` is what a run has on a CPU.
+    """
+
+    arms: tuple[Arm, ...]
+    seeds: tuple[int, ...]
+    jobs: int
+    devices: tuple[str, ...]
+    threads: int | None
+    files: Mapping[str, str]
+    record: Mapping[str, Any]
+
+    @property
+    def teacher(self) -> str | None:
+        """The bench's teacher: where arms have their own, the first."""
+        found: str | None = self.record.get("teacher")
+        return found
+
+    @property
+    def slots(self) -> tuple[str | None, ...]:
+        """The device of each run that may be under way at the same time."""
+        return tuple((self.devices or (None,)) * self.jobs)
+
+    def write(self, folder: Path) -> None:
+        """`bench.yaml`, and of each arm the settings of its runs, for `distill train --config`."""
+        for arm in self.arms:
+            write_whole(folder / ARMS / f"{arm.name}.yaml", _yaml(dict(arm.values)))
+        write_whole(folder / PLAN, _yaml(_plain(asdict(self))))
+
+    @classmethod
+    def read(cls, folder: Path) -> Plan:
+        """The plan in a bench's folder. Raises InputError where there is none."""
+        try:
+            values = yaml.safe_load((folder / PLAN).read_text(encoding="utf-8"))
+            arms = tuple(Arm(**arm) for arm in values.pop("arms"))
+            return cls(arms, tuple(values.pop("seeds")), devices=tuple(values.pop("devices")), **values)
+        except FileNotFoundError as error:
+            raise InputError(f"{folder}: no bench lies there: it has no {PLAN}") from error
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, yaml.YAMLError) as error:
+            raise InputError(f"{folder / PLAN}: damaged: {' '.join(str(error).split())}") from error
+
+    def changed(self) -> tuple[str, ...]:
+        """The files that are no longer what they were when the bench began, or are gone."""
+        return tuple(f for f, digest in self.files.items() if not Path(f).is_file() or sha256(f) != digest)
+
+
+def make_plan(
+    arms: Sequence[Arm], seeds: Sequence[int], jobs: int, device: str | None, teacher: str | None, trust: bool
+) -> Plan:
+    """The plan of these arms, each of them checked as `distill train` would. Raises InputError; writes nothing."""
+    if jobs < 1:
+        raise InputError(f"--jobs {jobs}: a whole number from 1")
+    devices = tuple(part.strip() for part in device.split(",") if part.strip()) if device else ()
+    if len(set(devices)) < len(devices):
+        raise InputError(f"--device {device}: the same device twice: several runs on one are --jobs 2")
+    arms = tuple(check(arm, seeds[0], devices[:1], trust) for arm in arms)
+    for other in devices[1:]:
+        check(arms[0], seeds[0], (other,), trust)
+    packages = () if not is_unet(str(arms[0].values["student"])) else ("lightning", "monai")
+    record = {
+        "command": command_line(),
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "versions": {"distill": __version__, **versions(("scipy", *packages))},
+        "teacher": teacher and str(Path(teacher).absolute()),
+        "trust": trust,
+    }
+    files = [str(arm.values[key]) for arm in arms for key in FILES if key in arm.values]
+    digests = {file: sha256(file) for file in sorted(set(files)) if Path(file).is_file()}
+    cpu = devices == ("cpu",) or (not devices and not _has_gpu())
+    return Plan(arms, tuple(seeds), jobs, devices, max(1, cores() // jobs) if cpu else None, digests, record)
+
+
+def check(arm: Arm, seed: int, device: tuple[str, ...], trust: bool) -> Arm:
+    """The arm with the data that its name stands for. Raises InputError, naming it, for what training would refuse."""
+    values = {
+        **arm.values,
+        "seed": seed,
+        **({"device": device[0]} if device else {}),
+        **({"trust": True} if trust else {}),
+    }
+    try:
+        settings, arguments = resolved(None, values)
+        if settings.teacher and settings.weight == 0:
+            raise InputError("weight: 0 would distil nothing: teacher: none is plain training")
+        adapter_for(settings).plan(settings, arguments, command_line())
+    except InputError as error:
+        raise InputError(f"arm '{arm.name}': {error}") from error
+    found = {**arm.values, "data": settings.data, **({"trust": True} if trust else {})}
+    return Arm(arm.name, arm.file, arm.about, arm.recipe, found)
+
+
+def cores() -> int:
+    """The processor's cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _has_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def _yaml(values: Any) -> str:
+    text: str = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+    return text
+
+
+def _plain(value: Any) -> Any:
+    """Tuples as lists, which is what safe YAML knows."""
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value

@@ -1,0 +1,109 @@
+"""A bench so far: every run's figures, the arms' means, the paired differences."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from distill.jobs.benching.closeness import read_closeness
+from distill.jobs.benching.paired import Difference, Spread, compared, references
+from distill.jobs.benching.plans import Plan
+from distill.jobs.benching.starts import Pairing, pairing
+from distill.jobs.benching.states import DONE, Run, clock, gpu_memory, runs_of, scores
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One run: its state, the score after each epoch and the seconds since the first began.
+
+    `wall` is the whole process's time in seconds, `memory` the peak of its largest process and `gpu` that on a GPU, in
+    bytes; NaN where they are not known.
+    """
+
+    run: Run
+    state: str
+    scores: Sequence[float]
+    times: Sequence[float]
+    wall: float
+    memory: float
+    gpu: float
+    device: str
+
+    @property
+    def score(self) -> float:
+        """Of the last epoch; NaN for a run that is not done, or has none."""
+        return self.scores[-1] if self.state == DONE and self.scores else math.nan
+
+    @property
+    def epoch_seconds(self) -> float:
+        return self.times[-1] / len(self.times) if self.times else math.nan
+
+
+@dataclass(frozen=True)
+class Results:
+    """Everything that a bench has to say. `notes` are sentences on what is missing."""
+
+    folder: Path
+    plan: Plan
+    outcomes: tuple[Outcome, ...]
+    differences: tuple[Difference, ...]
+    pairing: Pairing
+    closeness: tuple[Mapping[str, Any], ...]
+    score: str
+    notes: tuple[str, ...] = ()
+
+    @property
+    def done(self) -> int:
+        return sum(one.state == DONE for one in self.outcomes)
+
+    def of(self, arm: str) -> list[Outcome]:
+        """The runs of an arm that are done."""
+        return [one for one in self.outcomes if one.run.arm == arm and one.state == DONE]
+
+    def spread(self, arm: str) -> Spread:
+        """Of the arm's scores."""
+        return Spread.of([one.score for one in self.of(arm) if not math.isnan(one.score)])
+
+    def mean(self, arm: str, figure: str) -> float:
+        """Of `wall`, `memory`, `gpu` or `epoch_seconds` over the arm's runs; NaN where none has it."""
+        known = [value for one in self.of(arm) if not math.isnan(value := getattr(one, figure))]
+        return fmean(known) if known else math.nan
+
+
+def collect(folder: Path, notes: Sequence[str] = ()) -> Results:
+    """Read a bench's folder. Raises InputError where it is none."""
+    plan = Plan.read(folder)
+    runs = runs_of(plan, folder)
+    outcomes = tuple(_outcome(run) for run in runs)
+    by_arm = {
+        arm.name: {o.run.seed: o.score for o in outcomes if o.run.arm == arm.name and not math.isnan(o.score)}
+        for arm in plan.arms
+    }
+    against = references(list(by_arm))
+    found = [
+        one for place, reference in enumerate(against) for one in compared(by_arm, reference, skip=against[:place])
+    ]
+    keys = [str(run.manifest().get("score")) for run, one in zip(runs, outcomes, strict=True) if one.state == DONE]
+    measured = tuple(read_closeness(folder))
+    return Results(
+        folder, plan, outcomes, tuple(found), pairing(plan.arms, runs), measured, keys[0] if keys else "score",
+        tuple(notes),
+    )  # fmt: skip
+
+
+def _outcome(run: Run) -> Outcome:
+    noted, state = run.noted(), run.state()
+    return Outcome(
+        run,
+        state,
+        scores(run),
+        clock(run),
+        float(noted.get("seconds", math.nan)),
+        float(noted.get("memory", math.nan)),
+        gpu_memory(run.manifest()),
+        str(noted.get("device") or run.manifest().get("device") or ""),
+    )

@@ -1,0 +1,190 @@
+"""From what runs leave to figures, words, tables and the page."""
+
+from __future__ import annotations
+
+import csv
+import math
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from distill.attention.maps import AttentionMap
+from distill.jobs.benching.closeness import COLUMNS, cosines, measure_closeness, read_closeness
+from distill.jobs.benching.closing import text
+from distill.jobs.benching.pages import save_page
+from distill.jobs.benching.plans import Plan
+from distill.jobs.benching.results import collect
+from distill.jobs.benching.starts import pairing
+from distill.jobs.benching.states import Run, clock, gpu_memory, runs_of, scores
+from distill.jobs.benching.tables import write_tables
+
+from . import kit
+
+HIGHER = {"plain": 0.40, "good": 0.45, "noisy": 0.41}
+NOISE = {0: 0.03, 1: -0.035, 2: 0.02, 3: 0.0}
+
+
+def score(arm: str, seed: int) -> float:
+    base = HIGHER[arm] + 0.001 * seed
+    return base + (NOISE[seed] if arm == "noisy" else 0.0004 * (-1) ** seed if arm == "good" else 0.0)
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Path:
+    """Three arms with four seeds, of which the last run of `noisy` failed and that of `good` is missing."""
+    plan = kit.plan(list(HIGHER), tuple(NOISE))
+    folder = kit.folder_of(plan, tmp_path / "made <b>")
+    for run in runs_of(plan, folder)[:-2]:
+        final = score(run.arm, run.seed)
+        kit.leave(run, [final / 2, final + 0.01, final], peak_memory=2**31, device="cuda:0")
+        note = '{"code": 0, "seconds": 60.0, "memory": 1073741824, "device": "cpu"}'
+        run.folder.with_suffix(".json").write_text(note)
+    failed = runs_of(plan, folder)[-1]
+    failed.folder.parent.mkdir(parents=True, exist_ok=True)
+    failed.folder.with_suffix(".json").write_text('{"code": 1, "seconds": 2.0, "memory": 10, "device": "cpu"}')
+    return folder
+
+
+def test_runs_are_judged_by_their_last_epoch(made: Path) -> None:
+    results = collect(made)
+    assert results.done == 10 and results.score == kit.SCORE
+    first = results.outcomes[0]
+    assert first.score == pytest.approx(0.40) and max(first.scores) > first.score
+    assert (first.wall, first.memory, first.gpu, first.epoch_seconds) == (60, 2**30, 2**31, 10)
+    assert math.isnan(results.outcomes[-1].score) and math.isnan(results.outcomes[-1].gpu)
+    verdicts = {one.arm: (one.verdict, one.spread.n) for one in results.differences}
+    assert verdicts == {"good": ("better", 3), "noisy": ("not shown", 3)}
+    assert results.spread("plain").mean == pytest.approx(0.4015)
+
+
+def test_the_terminal(made: Path) -> None:
+    said = text(collect(made, ["a note"]))
+    assert "10 of 12 runs are done; failed: noisy seed 3" in said
+    assert "mAP50-95(B) of the last epoch, in points (of 100)" in said
+    line = next(line for line in said.splitlines() if line.startswith("good") and "better" in line)
+    assert "+5.01" in line and line.endswith("better")
+    assert "seeds would settle" in said and "paired: not known" in said and "note: a note" in said
+    assert "Holm" in said and "1.00 GiB" in said and "2.00 GiB" in said
+
+
+def test_the_tables(made: Path) -> None:
+    write_tables(collect(made))
+    with (made / "runs.csv").open(newline="") as file:
+        runs = list(csv.DictReader(file))
+    assert len(runs) == 12 and runs[0]["score"] == "0.4" and runs[-1]["state"] == "failed" and runs[-1]["score"] == ""
+    assert [run["state"] for run in runs].count("waiting") == 1
+    with (made / "summary.csv").open(newline="") as file:
+        arms = {row["arm"]: row for row in csv.DictReader(file)}
+    assert arms["good"]["verdict_minus_plain"] == "better" and arms["plain"]["mean_minus_plain"] == ""
+    assert float(arms["good"]["low_minus_plain"]) > 0 and int(arms["noisy"]["seeds_needed_minus_plain"]) > 3
+
+
+def test_the_page_says_it_first_and_escapes_everything(made: Path) -> None:
+    rows = [f"{arm},{seed},P3,{0.9 if arm == 'good' else 0.7},0.5,16,abc" for arm in HIGHER for seed in range(3)]
+    (made / "attention.csv").write_text("\n".join([",".join(COLUMNS), *rows]) + "\n")
+    page = save_page(collect(made, ["1 < 2"]), made / "report.html").read_text()
+    assert "<b>" not in page and "made &lt;b&gt;" in page and "1 &lt; 2" in page
+    assert page.index("good is better than plain: +5.01 points") < page.index("<svg")
+    assert page.count("<figure>") == 4  # differences, by epoch, by time, one level of attention
+    assert "src=" not in page and 'href="http' not in page and "@import" not in page
+    for piece in (
+        "Paired differences to plain",
+        "Cost",
+        "Attention and gain",
+        "10 of 12 runs are done",
+        "The arm good.",
+    ):
+        assert piece in page
+
+
+def test_a_page_before_anything_is_done(tmp_path: Path) -> None:
+    plan = kit.plan(["plain", "other"])
+    folder = kit.folder_of(plan, tmp_path)
+    page = save_page(collect(folder), folder / "report.html").read_text()
+    assert "0 of 4 runs are done" in page and "other against plain: no seed has both yet." in page
+    kit.leave(runs_of(plan, folder)[0], [0.2])
+    kit.leave(runs_of(plan, folder)[1], [0.3])
+    page = save_page(collect(folder), folder / "report.html").read_text()
+    assert "+10.00 points with one seed, which says nothing" in page
+
+
+def test_plain_and_native_are_both_references(tmp_path: Path) -> None:
+    plan = kit.plan(["native", "mine", "plain"], (0, 1))
+    folder = kit.folder_of(plan, tmp_path)
+    for run in runs_of(plan, folder):
+        kit.leave(run, [0.1 * len(run.arm) + 0.01 * run.seed])
+    pairs = [(one.arm, one.reference) for one in collect(folder).differences]
+    assert pairs == [("native", "plain"), ("mine", "plain"), ("mine", "native")]
+
+
+def test_memory_of_a_run_without_a_gpu_is_no_gpus() -> None:
+    assert gpu_memory({"peak_memory": 8, "device": "cuda:0"}) == 8
+    assert math.isnan(gpu_memory({"peak_memory": 8, "device": "cpu"})) and math.isnan(gpu_memory({"device": "cuda:0"}))
+
+
+def test_a_unets_table(tmp_path: Path) -> None:
+    run = Run(tmp_path, "plain", 0, 2)
+    run.folder.mkdir(parents=True)
+    (run.folder / "results.csv").write_text("epoch,seconds,val/dice\n1,10,0.5\n2,11.5,0.625\n3,9")
+    (run.folder / "manifest.json").write_text('{"score": "dice", "finished": true}')
+    assert scores(run) == [0.5, 0.625] and clock(run) == [10, 21.5]
+
+
+# ---- the start of paired runs
+
+
+def starts(folder: Path, plan: Plan, digests: dict[tuple[str, int], tuple[str, list[str]]]) -> str:
+    shutil.rmtree(folder, ignore_errors=True)
+    for run in runs_of(plan, folder):
+        weights, data = digests[run.arm, run.seed]
+        kit.leave(run, [0.1], start={"weights": weights, "data": data})
+    return str(pairing(plan.arms, runs_of(plan, folder)))
+
+
+def test_pairing(tmp_path: Path) -> None:
+    plan = kit.plan(["plain", "other", kit.arm("warm", init="teacher"), kit.arm("half", batch=8)], (0, 1))
+    same = {(arm, seed): (f"w{seed}", ["a", "b"]) for arm in ("plain", "other", "warm", "half") for seed in (0, 1)}
+    assert starts(tmp_path / "a", plan, same).startswith("paired: yes (")
+    meant = {**same, ("warm", 0): ("x", ["a", "b"]), ("half", 1): ("w1", ["c"])}
+    assert starts(tmp_path / "b", plan, meant).startswith("paired: yes (")
+    weights = starts(tmp_path / "c", plan, {**same, ("other", 1): ("x", ["a", "b"])})
+    assert weights == "paired: no: other begins with other weights than plain in seed 1"
+    data = starts(tmp_path / "d", plan, {**same, ("warm", 0): ("x", ["a", "c"])})
+    assert data == "paired: no: warm sees other images, or in another order, than plain in seed 0 (from epoch 2)"
+
+
+def test_a_start_that_only_some_recorded(tmp_path: Path) -> None:
+    plan = kit.plan(["plain", "other"], (0,))
+    first, second = runs_of(plan, tmp_path)
+    kit.leave(first, [0.1], start={"weights": "a", "data": ["b"]})
+    kit.leave(second, [0.1])
+    assert "in 1 of 2 runs" in str(pairing(plan.arms, [first, second]))
+
+
+# ---- attention
+
+
+def test_cosines_by_hand() -> None:
+    def one(*values: float) -> AttentionMap:
+        return AttentionMap(torch.tensor([[values]]), "x")
+
+    a, b = one(1, 0), one(0, 1)
+    assert cosines([a, b], [a, b]) == (1.0, 0.0)
+    assert cosines([a, a], [a, b]) == (0.5, 0.5)
+    same, other = cosines([a, one(1, 0, 0)], [a, one(0, 1, 0)])
+    assert same == 0.5 and math.isnan(other)  # maps of other shapes are not held against each other
+
+
+def test_attention_that_cannot_be_had_is_said(tmp_path: Path) -> None:
+    plan = kit.plan(["plain"])
+    assert "no teacher" in measure_closeness(plan, tmp_path, [])
+    for teacher, word in (("x.ckpt", "detectors only"), ("gone.pt", "not measured")):
+        plan = kit.plan(["plain"], (0,), record={"teacher": teacher, "trust": False})
+        (run,) = runs_of(plan, tmp_path / teacher)
+        kit.leave(run, [0.1])
+        (run.folder / "weights").mkdir()
+        (run.folder / "weights" / "last.pt").touch()
+        assert word in measure_closeness(plan, tmp_path / teacher, [run])
+        assert not read_closeness(tmp_path / teacher)
