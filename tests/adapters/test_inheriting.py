@@ -360,3 +360,12 @@ def test_what_is_no_larger_network_of_the_same_form(
     folded = tmp_path_factory.mktemp("folded") / "folded.pt"
     torch.save({"model": network(micro(2)).fuse(verbose=False)}, folded)
     assert "BatchNorms are folded" in refused(teacher=folded)
+
+
+def test_native_distillation_may_begin_as_a_part_of_the_teacher(train: Train, big: Path) -> None:
+    """The comparison that a gain by initialisation needs."""
+    runs = [train(teacher=big, init="teacher", layers="none", **more) for more in ({}, {"distill_model": str(big)})]
+    assert runs[0].manifest["start"] == runs[1].manifest["start"]
+    assert not same(weights(runs[0].last), weights(runs[1].last))
+    with pytest.raises(distill.InputError, match="both name a teacher"):
+        train(teacher=big, init="teacher", distill_model=str(big))

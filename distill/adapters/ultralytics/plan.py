@@ -25,7 +25,7 @@ from distill.adapters.ultralytics.inputs import (
 )
 from distill.adapters.ultralytics.responses import check_recipe, planned_focus, planned_response
 from distill.adapters.ultralytics.students import started_from, stays
-from distill.adapters.ultralytics.supervision import BOXLESS, check_gates, check_pairs
+from distill.adapters.ultralytics.supervision import BOXLESS, check_gates, check_pairs, teaches
 from distill.adapters.ultralytics.tasks import MODELS, TRAINERS
 from distill.adapters.ultralytics.trainers import KEY
 from distill.attention.layers import LayerInfo
@@ -64,7 +64,8 @@ def plan(settings: Settings, arguments: Mapping[str, Any], command: str) -> Plan
     for name in ("pretrained", "distill_model"):
         if isinstance(theirs.get(name), (str, Path)):
             read_checkpoint(theirs[name], f"{name}=", settings.trust)
-    if settings.teacher and theirs.get("distill_model"):
+    only_first = settings.init == "teacher" and not teaches(settings)
+    if settings.teacher and theirs.get("distill_model") and not only_first:
         raise InputError("--teacher and distill_model= both name a teacher: ours or Ultralytics' own, not both at once")
     if Path(settings.teacher or "").suffix.lower() in (".yaml", ".yml"):
         raise InputError(f"--teacher {settings.teacher}: a description, not a trained network: give a .pt")

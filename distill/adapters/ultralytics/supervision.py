@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from distill.attention.pairs import Pair
-from distill.config import Settings
+from distill.config import NO_PAIRS, Settings
 from distill.errors import InputError
 
 BOXLESS = ("classify", "semantic")
@@ -54,6 +54,11 @@ def check_shuffled(trainer: Any) -> None:
             f"{asked} compares with another image of the batch: {images} images in batches of {full} "
             f"(fraction {fraction:g}) leave one alone: take another batch="
         )
+
+
+def teaches(settings: Settings) -> bool:
+    """Do these settings ask the teacher for anything but the student's first weights?"""
+    return settings.layers != NO_PAIRS or bool(settings.response) or settings.gates not in ("none", "truth")
 
 
 def supervised(own: dict[str, Any]) -> bool:
