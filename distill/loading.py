@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 from types import ModuleType
 
-from distill.config import Settings
 from distill.errors import InputError
+from distill.settings import Settings
 
 UNET = re.compile(r"(attention-)?unet(:.*)?")
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from distill import config
+from distill import settings
 from distill.attention.pairs import Pair
 from distill.distiller import Distiller
 from distill.schedule import SHAPES, Schedule
@@ -18,8 +18,8 @@ IMAGES = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 
 
 def test_the_shapes_are_those_that_the_settings_offer():
-    assert config.SCHEDULES == SHAPES and config.Settings().schedule == Schedule().shape
-    assert config.Settings().floor == Schedule().floor and config.Settings().warmup == Schedule().warmup
+    assert settings.SCHEDULES == SHAPES and settings.Settings().schedule == Schedule().shape
+    assert settings.Settings().floor == Schedule().floor and settings.Settings().warmup == Schedule().warmup
 
 
 def test_by_default_it_is_one_for_ever():

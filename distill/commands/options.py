@@ -7,8 +7,8 @@ import math
 from dataclasses import fields
 from typing import Any
 
-from distill.config import Settings
 from distill.errors import InputError
+from distill.settings import Settings
 from distill.text import nearest
 
 PASSED_ON = "key=value settings (epochs=25 imgsz=256 batch=16 ...) are Ultralytics' own and pass through."
@@ -25,13 +25,16 @@ class Once(argparse.Action):
 
 def add_settings(parser: argparse.ArgumentParser) -> None:
     """One option per setting, `--config`, and the trainer's own `key=value` behind them."""
+    groups: dict[str, Any] = {}
     for setting in fields(Settings):
+        title = setting.metadata["group"]
+        group = groups[title] = groups.get(title) or parser.add_argument_group(title)
         flag = f"--{setting.name.replace('_', '-')}"
         text = setting.metadata["help"].replace("%", "%%")
         if setting.type == "bool":
-            parser.add_argument(flag, action="store_const", const=True, help=text)
+            group.add_argument(flag, action="store_const", const=True, help=text)
         else:
-            parser.add_argument(flag, action=Once, metavar=setting.metadata["metavar"], help=text)
+            group.add_argument(flag, action=Once, metavar=setting.metadata["metavar"], help=text)
     help_config = "YAML of these settings; the command line overrides it"
     parser.add_argument("--config", action=Once, metavar="FILE", help=help_config)
     parser.add_argument("arguments", nargs="*", metavar="key=value", help=PASSED_ON)

@@ -10,12 +10,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from distill.config import Settings, read_config, settings_from, split
+from distill.config import read_config, settings_from, split
 from distill.errors import InputError
 from distill.jobs.course import note_course, of_unet
 from distill.loading import adapter_for, is_unet, segment_adapter, ultralytics_adapter
 from distill.records import HEATMAPS, SETTINGS, TABLE, read_manifest, read_settings
 from distill.scenes import named_data
+from distill.settings import Settings
 from distill.text import one_line
 
 

@@ -27,9 +27,9 @@ from distill.adapters.ultralytics.transfer import fixed_weights, terms_of
 from distill.adapters.ultralytics.wrapper import upright
 from distill.attention.layers import by_role
 from distill.attention.taps import Taps
-from distill.config import Settings
 from distill.networks.neck import GatedConcat
 from distill.networks.unet import UNet
+from distill.settings import Settings
 
 from .kit import Calls, refusal
 from .tiny import micro, network, rows, same, strings_in, weights

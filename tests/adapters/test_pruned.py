@@ -16,8 +16,8 @@ import distill
 from distill.adapters.ultralytics.plan import Plan, plan
 from distill.adapters.ultralytics.students import is_pruned
 from distill.adapters.ultralytics.trainers import KEY
-from distill.config import Settings
 from distill.errors import InputError
+from distill.settings import Settings
 
 from .tiny import micro, network, rows, same, weights
 

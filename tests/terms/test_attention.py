@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import gradcheck
 
-from distill import config
+from distill import settings
 from distill.attention.pairs import Pair
 from distill.terms.attention import FORMS, AttentionTerm
 from distill.terms.base import Batch, Reading, View
@@ -39,9 +39,9 @@ def reference(student: Tensor, teacher: Tensor, p: float, form: str) -> Tensor:
 
 
 def test_the_forms_are_those_that_the_settings_offer():
-    assert tuple(FORMS) == config.FORMS
-    assert AttentionTerm([PAIR]).form == config.Settings().form
-    assert AttentionTerm([PAIR]).p == config.Settings().p
+    assert tuple(FORMS) == settings.FORMS
+    assert AttentionTerm([PAIR]).form == settings.Settings().form
+    assert AttentionTerm([PAIR]).p == settings.Settings().p
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -15,9 +15,9 @@ from distill.adapters.segment.options import Options, read_options
 from distill.adapters.segment.pipeline import usual_crop
 from distill.attention.layers import LayerInfo
 from distill.attention.pairs import Pair, gate_pairs, pair_layers
-from distill.config import NO_PAIRS, Settings
 from distill.errors import InputError
 from distill.networks.unet import UNet
+from distill.settings import NO_PAIRS, Settings
 from distill.text import aligned
 
 USUAL_BATCH = {2: 16, 3: 4}

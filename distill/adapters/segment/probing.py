@@ -13,10 +13,10 @@ from distill.adapters.segment import scores
 from distill.adapters.segment.plan import Plan
 from distill.adapters.segment.watched import Look, looks, see
 from distill.attention.maps import AttentionMap
-from distill.config import due
 from distill.modes import as_found, same_randomness
 from distill.networks.unet import UNet
 from distill.records import HEATMAPS, write_arrays
+from distill.settings import due
 from distill.view.exhibit import STUDENT, TEACHER
 
 PROBES = {2: 8, 3: 3}  # pictures, volumes

@@ -30,9 +30,9 @@ from distill.adapters.ultralytics.tasks import MODELS, TRAINERS
 from distill.adapters.ultralytics.trainers import KEY
 from distill.attention.layers import LayerInfo
 from distill.attention.pairs import Pair, gate_pairs, pair_layers
-from distill.config import NO_PAIRS, Settings
 from distill.errors import InputError
 from distill.modes import same_randomness
+from distill.settings import NO_PAIRS, Settings
 from distill.text import one_line
 
 

@@ -10,8 +10,8 @@ from distill.adapters.ultralytics.anatomy import anatomy
 from distill.adapters.ultralytics.heads import as_pairs, bins_of, output_pairs, outputs_of
 from distill.attention.layers import LayerInfo
 from distill.attention.pairs import Pair
-from distill.config import Settings
 from distill.errors import InputError
+from distill.settings import Settings
 from distill.terms.base import Term
 from distill.terms.boxes import BoxTerm, DistributionTerm
 from distill.terms.classes import ClassTerm

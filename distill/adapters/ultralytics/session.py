@@ -20,7 +20,6 @@ from distill.adapters.ultralytics.probing import Probe
 from distill.adapters.ultralytics.supervision import check_shuffled, supervised, taught
 from distill.adapters.ultralytics.transfer import distiller_of, fixed_weights, schedule_of, shares_of, terms_of
 from distill.adapters.ultralytics.wrapper import DistillingModule
-from distill.config import due
 from distill.distiller import Distiller
 from distill.errors import InputError
 from distill.modes import same_randomness
@@ -33,6 +32,7 @@ from distill.records import (
     write_manifest,
     write_settings,
 )
+from distill.settings import due
 from distill.teacher import Teacher
 
 

@@ -18,10 +18,10 @@ from distill.adapters.ultralytics.checkpoints import Checkpoint
 from distill.adapters.ultralytics.environment import quiet
 from distill.adapters.ultralytics.gating import gate_neck
 from distill.adapters.ultralytics.inheriting import inherit
-from distill.config import Settings
 from distill.errors import InputError
 from distill.modes import same_randomness
 from distill.networks.neck import GatedConcat
+from distill.settings import Settings
 
 
 def is_pruned(module: Any) -> bool:

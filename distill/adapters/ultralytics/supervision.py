@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from distill.attention.pairs import Pair
-from distill.config import NO_PAIRS, Settings
 from distill.errors import InputError
+from distill.settings import NO_PAIRS, Settings
 
 BOXLESS = ("classify", "semantic")
 

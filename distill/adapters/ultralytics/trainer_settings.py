@@ -9,8 +9,8 @@ from typing import Any
 from ultralytics.cfg import _handle_deprecation, get_cfg, smart_value
 from ultralytics.utils import DEFAULT_CFG_DICT
 
-from distill.config import Settings
 from distill.errors import InputError
+from distill.settings import Settings
 from distill.text import nearest, one_line
 
 REFUSED = {

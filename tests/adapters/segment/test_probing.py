@@ -22,8 +22,8 @@ from distill.adapters.segment.reading import read_case
 from distill.adapters.segment.watched import Look, looks, see
 from distill.attention.layers import by_role
 from distill.attention.taps import Taps
-from distill.config import Settings
 from distill.errors import Interrupted
+from distill.settings import Settings
 from distill.terms.gates import relative
 
 from . import kit

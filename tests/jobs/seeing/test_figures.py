@@ -1,7 +1,6 @@
 """The table of maps and its controls, the summary that comes with it, and what an exhibit without them yields."""
 
 import math
-import time
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -224,11 +223,3 @@ def test_zero_maps_have_no_figures():
         assert known == {"reference_area", "flat_distance", "flat_cosine", "untrained_distance", "untrained_cosine"}
     assert "distance" not in found.summary["P3"][STUDENT]
     assert found.silent == {}
-
-
-def test_many_images_take_seconds():
-    shown = exhibit(16, rows=("P3", "P4"), draw=lambda rng, key, image: rng.random((80, 80), dtype=np.float32))
-    initial = untrained(shown)
-    start = time.perf_counter()
-    figures(shown, initial)
-    assert time.perf_counter() - start < 3, "a third of what a report of 16 images and 6 pairs has"

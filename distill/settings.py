@@ -1,0 +1,233 @@
+"""Settings of a training run: what each means, what it may be, and what it is when nothing is said."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from distill.errors import InputError
+
+FORMS = ("l2", "squared", "mean", "pearson")
+FOCUSES = ("none", "boxes", "teacher")
+GATES = ("none", "truth", "teacher", "shuffled")
+INITS = ("none", "teacher")
+LOSSES = ("dice-ce", "dice")
+SCHEDULES = ("constant", "cosine")
+NO_PAIRS = ("none",)  # --layers none: no energy is compared
+RESPONSES = ("bce", "kl", "cwd", "pkd", "boxes")
+PRECISIONS = ("auto", "float32", "bfloat16")
+DEFAULT_SHARE = 0.2  # of the task's gradient at the tapped layers; more starves the task at the shared clipping of 10
+
+NETWORKS, ATTENTION, OUTPUTS, COURSE = "networks and data", "attention", "the head's outputs", "when and how strongly"
+TEACHER, GATING, UNETS, RUN = "the teacher's pass", "attention gates", "U-Nets", "the run"
+
+Range = tuple[Callable[[Any], bool], str]  # is a value in it, and what is wanted
+POSITIVE: Range = (lambda value: 0 < value < math.inf, "a number above 0")
+LEAST_ZERO: Range = (lambda value: 0 <= value < math.inf, "a number from 0")
+SHARE: Range = (lambda value: 0 <= value <= 1, "from 0 to 1")
+PART: Range = (lambda value: 0 < value <= 1, "above 0, at most 1")
+SIDE: Range = (lambda value: value >= 32, "at least 32 pixels")
+SEED: Range = (
+    lambda value: 0 <= value < 2**31,
+    "a whole number from 0, below 2**31",
+)  # NumPy takes no more than 32 bits
+EPOCHS: Range = (lambda value: all(e.isdigit() and int(e) > 0 for e in value), "whole numbers from 1")
+
+
+def _one_of(choices: Sequence[str]) -> Range:
+    return (lambda value: value in choices), f"one of {', '.join(choices)}"
+
+
+def _of_responses(value: Sequence[str]) -> bool:
+    scores = [name for name in value if name != "boxes"]
+    return set(value) <= set(RESPONSES) and len(set(value)) == len(value) and len(scores) <= 1
+
+
+def _option(group: str, help: str, default: Any = None, metavar: str | None = None, within: Range | None = None) -> Any:
+    return field(default=default, metadata={"help": help, "metavar": metavar, "group": group, "within": within})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that is ours in a run; what belongs to the trainer (`epochs=25`) is kept apart.
+
+    Raises InputError for a value out of range, and for one that has no effect beside the others.
+    """
+
+    student: str | None = _option(
+        NETWORKS,
+        "network to train: a .yaml, a .pt to continue from, a pruned .pt; unet:8, attention-unet:8 (8: first width)",
+        metavar="FILE",
+    )
+    data: str | None = _option(
+        NETWORKS, "data.yaml, a folder, dataset.json (volumes), or 'scenes' or 'volumes' (generated)", metavar="FILE"
+    )
+    teacher: str | None = _option(
+        NETWORKS, "trained network to learn from (.pt, .ckpt); without it, plain training", metavar="FILE"
+    )
+    init: str = _option(
+        NETWORKS,
+        "the student's first weights: none (drawn from the seed), or teacher (the strongest channels of a larger "
+        "network of the student's family)",
+        "none",
+        "WHAT",
+        within=_one_of(INITS),
+    )
+    layers: tuple[str, ...] = _option(
+        ATTENTION,
+        "what to pair: roles (P3,P4,P5,B3..), numbers (16), dotted names, globs, student:teacher, @2 for a weight; "
+        "default: every head level that both have",
+        default=(),
+        metavar="LIST",
+    )
+    weight: float | None = _option(
+        ATTENTION, "fixed weight of the attention loss; default: measured, see --share", metavar="W", within=LEAST_ZERO
+    )
+    share: float = _option(
+        ATTENTION,
+        "gradient of the attention terms at the tapped layers, as a share of the task's",
+        DEFAULT_SHARE,
+        "S",
+        within=POSITIVE,
+    )
+    p: float = _option(ATTENTION, "power of the energy maps, sum |F|^p", 2.0, "P", within=POSITIVE)
+    form: str = _option(
+        ATTENTION,
+        "distance: l2 (norm of the difference), squared, mean (the authors' code), or pearson (1 - correlation)",
+        "l2",
+        "FORM",
+        within=_one_of(FORMS),
+    )
+    focus: str = _option(
+        ATTENTION,
+        "where attention counts: none (everywhere alike), boxes (labelled objects, each the same), or teacher (its "
+        "confidence)",
+        "none",
+        "WHERE",
+        within=_one_of(FOCUSES),
+    )
+    response: tuple[str, ...] = _option(
+        OUTPUTS,
+        "also transfer a detection head's outputs: class scores by bce, kl, cwd or pkd, and boxes (bce,boxes)",
+        default=(),
+        metavar="LIST",
+        within=(_of_responses, f"one of {', '.join(RESPONSES[:-1])}, and boxes: bce,boxes"),
+    )
+    response_weight: float | None = _option(
+        OUTPUTS,
+        "fixed weight of each response loss; default: measured, see --response-share",
+        metavar="W",
+        within=POSITIVE,
+    )
+    response_share: float = _option(
+        OUTPUTS,
+        "gradient of each response loss at the head's inputs, as a share of the task's",
+        DEFAULT_SHARE,
+        "S",
+        within=POSITIVE,
+    )
+    temperature: float = _option(OUTPUTS, "softens the scores of --response kl and cwd", 1.0, "T", within=POSITIVE)
+    schedule: str = _option(
+        COURSE,
+        "how strongly to distil over the epochs: constant, or cosine (down to --floor)",
+        "constant",
+        "SHAPE",
+        within=_one_of(SCHEDULES),
+    )
+    warmup: float = _option(COURSE, "epochs over which distillation sets in", 0.0, "N", within=LEAST_ZERO)
+    floor: float = _option(
+        COURSE, "what --schedule cosine ends with, as a share of the full weight", 0.1, "S", within=SHARE
+    )
+    stop_with_mosaic: bool = _option(
+        COURSE, "no distillation in the last epochs, those without mosaic (close_mosaic)", False
+    )
+    hold: bool = _option(
+        COURSE, "keep measured weights as they were before the first epoch; default: follow slowly", False
+    )
+    shuffled: bool = _option(COURSE, "a control: the teacher looks at another image of the batch", False)
+    teacher_imgsz: int | None = _option(
+        TEACHER, "image size for the teacher; default: the student's", metavar="PIXELS", within=SIDE
+    )
+    teacher_fraction: float = _option(
+        TEACHER, "compare on a random part of each batch (0.5: half; unbiased)", 1.0, "F", within=PART
+    )
+    teacher_precision: str = _option(
+        TEACHER,
+        "auto (bfloat16 where equal and faster), float32, or bfloat16",
+        "auto",
+        "TYPE",
+        within=_one_of(PRECISIONS),
+    )
+    gates: str = _option(
+        GATING,
+        "what the student's attention gates are supervised by: none, truth (the labels), teacher (its gates, or its "
+        "energy), or shuffled (the teacher on another image, a control)",
+        "none",
+        "WHAT",
+        within=_one_of(GATES),
+    )
+    gate_layers: tuple[str, ...] = _option(
+        GATING, "which gates --gates supervises (G2,G3); default: all of the student's", default=(), metavar="LIST"
+    )
+    gates_weight: float | None = _option(
+        GATING,
+        "weight of each gate's loss, which is 1 for the best constant; default: measured; a U-Net's 0.1",
+        metavar="W",
+        within=POSITIVE,
+    )
+    gated_neck: bool = _option(GATING, "put attention gates into a detector's neck", False)
+    logits: float | None = _option(
+        UNETS,
+        "also transfer a U-Net's class scores, softened by this temperature (2)",
+        metavar="T",
+        within=(POSITIVE[0], "a temperature above 0"),
+    )
+    loss: str | None = _option(
+        UNETS,
+        "a U-Net's own loss: dice-ce (the default; Dice and cross-entropy) or dice",
+        metavar="LOSS",
+        within=_one_of(LOSSES),
+    )
+    heatmaps: tuple[str, ...] = _option(
+        RUN,
+        "keep the maps of fixed validation images: every N epochs (10), or at these (3,6,10,60)",
+        default=(),
+        metavar="LIST",
+        within=EPOCHS,
+    )
+    device: str | None = _option(RUN, "cpu, 0, 0,1, mps; default: the first GPU, else the CPU", metavar="DEVICE")
+    seed: int = _option(RUN, "seed of the run", 0, "N", within=SEED)
+    name: str | None = _option(RUN, "name of the run folder; default: train, numbered", metavar="NAME")
+    project: str | None = _option(RUN, "folder of run folders; default: ./runs/distill", metavar="DIR")
+    trust: bool = _option(RUN, "run code that a checkpoint or yaml carries: only for files you made or trust", False)
+
+    def __post_init__(self) -> None:
+        for setting in fields(self):
+            value, within = getattr(self, setting.name), setting.metadata["within"]
+            if value is not None and within is not None and not within[0](value):
+                self._refuse(setting.name, within[1])
+        if self.response_weight is not None and not self.response:
+            self._refuse("response_weight", "without --response it has no effect")
+        if self.temperature != 1 and not {"kl", "cwd"} & set(self.response):
+            self._refuse("temperature", "it softens --response kl and cwd, which is not asked for")
+        if self.gates == "none":
+            for name in ("gates_weight", "gate_layers"):
+                if getattr(self, name):
+                    self._refuse(name, "without --gates it has no effect")
+
+    def _refuse(self, name: str, wanted: str) -> None:
+        value = getattr(self, name)
+        shown = ",".join(value) if isinstance(value, tuple) else repr(value)
+        raise InputError(f"{name}={shown} is out of range: {wanted}")
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain types only, for YAML and for the trainer's arguments."""
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+
+
+def due(heatmaps: Sequence[str], epoch: int) -> bool:
+    """Are maps kept after this epoch (from 1)? One number means every so many epochs, several mean just these."""
+    epochs = [int(text) for text in heatmaps]
+    return epoch % epochs[0] == 0 if len(epochs) == 1 else epoch in epochs
