@@ -75,6 +75,8 @@ def prove(
 
     norms: dict[str, list[tuple[float, float]]] = {term.name: [] for term in distiller.terms}  # task's and own
     spreads: dict[str, float] = {}  # of each pair's target, the largest of all passes
+    paths: dict[str, Check] = {}  # from the first pass that has something to compare: the first images may be empty
+    silent: set[str] = set()
     checks: list[Check] = []
     leak = False
     for number, run in enumerate(passes):
@@ -84,9 +86,11 @@ def prove(
             return Proof((Check("taps", False, str(error)),), {})
         if number == 0:
             checks.append(_taps(step))
-            checks += [_path(name, reading, student, trainable) for name, reading in step.readings.items()]
         for name, reading in step.readings.items():
             title = _title(name)
+            if name not in paths or name in silent:
+                paths[name] = _path(name, reading, student, trainable)
+                silent = silent - {name} if reading.loss.ne(0) else silent | {name}
             spread = reading.figures.get(f"spread_{name.removeprefix('at_')}")
             if spread is not None:
                 spreads[title] = max(spreads.get(title, 0.0), spread.item())
@@ -95,7 +99,7 @@ def prove(
             own = gradient_norm(step.of_term(term.name), features)
             norms[term.name].append((gradient_norm(task, features), own))
         leak |= any(f.requires_grad for f in step.guide.values())
-    checks = [_varied(check, spreads.get(check.name, math.inf)) for check in checks]
+    checks += [_varied(check, spreads.get(check.name, math.inf)) for check in paths.values()]
     if teacher:
         broken = freeze_report(teacher.module, before) + (["its features carry gradients"] if leak else [])
         sound = "in eval, frozen, unmoved; no gradient enters"

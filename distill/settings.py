@@ -212,6 +212,16 @@ class Settings:
             self._refuse("response_weight", "without --response it has no effect")
         if self.temperature != 1 and not {"kl", "cwd"} & set(self.response):
             self._refuse("temperature", "it softens --response kl and cwd, which is not asked for")
+        if self.shuffled and self.gates == "shuffled":
+            self._refuse("shuffled", "--gates shuffled does it already: twice would be the true teacher again")
+        if self.floor != Settings.floor and self.schedule != "cosine":
+            self._refuse("floor", "without --schedule cosine it has no effect")
+        if self.response_share != Settings.response_share and (not self.response or self.response_weight is not None):
+            self._refuse("response_share", "without --response, or beside --response-weight, it has no effect")
+        if self.layers == NO_PAIRS:
+            for name in ("weight", "form", "focus"):
+                if getattr(self, name) != getattr(Settings, name):
+                    self._refuse(name, "with --layers none it has no effect")
         if self.gates == "none":
             for name in ("gates_weight", "gate_layers"):
                 if getattr(self, name):

@@ -24,6 +24,7 @@ class Teacher:
     over: its parameters are frozen and its memory made channels_last (channels_last_3d for volumes).
     `run(module, images)` is the forward pass, by default `module(images)`. `size` scales the images' longest side to
     so many pixels; `stride` is the network's largest, to whose multiples image sides are brought (1 for a U-Net).
+    `scores` are those of the layers that give class logits.
     """
 
     def __init__(
@@ -33,11 +34,13 @@ class Teacher:
         run: Callable[[nn.Module, Tensor], Any] | None = None,
         size: int | None = None,
         stride: int = 32,
+        scores: Sequence[str] = (),
     ) -> None:
         volumes = any(parameter.ndim == 5 for parameter in module.parameters())
         self._layout = torch.channels_last_3d if volumes else torch.channels_last
         self.module = module.eval().requires_grad_(False).to(memory_format=self._layout)
         self.layers = tuple(layers)
+        self.scores = frozenset(scores)
         self.size = size
         self.stride = stride
         self.precision = "float32"
@@ -86,7 +89,7 @@ class Teacher:
         self.use("bfloat16")
         try:
             maps, low = self._timed(images, repeats)
-            cosines = [_cosine(reference[layer], maps[layer]) for layer in self.layers]
+            cosines = [self._agreement(layer, reference[layer], maps[layer]) for layer in self.layers]
             cosine = torch.tensor(cosines).min().item()  # NaN wherever one is NaN, which Python's min may pass over
         except RuntimeError:  # an operation without a bfloat16 kernel on this device
             cosine, low = float("nan"), float("nan")
@@ -95,6 +98,10 @@ class Teacher:
             for name, tensor in _state(self.module):
                 tensor.copy_(weights[name])
         return {"float32": full, "bfloat16": low, "cosine": cosine}
+
+    def _agreement(self, layer: str, a: Tensor, b: Tensor) -> float:
+        """Of logits it is the probabilities that count: their energy is that of the background, far below zero."""
+        return _cosine(a.float().sigmoid(), b.float().sigmoid()) if layer in self.scores else _cosine(a, b)
 
     def _timed(self, images: Tensor, repeats: int) -> tuple[dict[str, Tensor], float]:
         features = self(images)  # the first call pays for set-up

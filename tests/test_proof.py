@@ -10,7 +10,7 @@ from distill.errors import ProofFailed
 from distill.proof import Check, Proof, _varied, prove
 from distill.teacher import Teacher
 from distill.terms.attention import AttentionTerm
-from distill.terms.base import Batch
+from distill.terms.base import Batch, Reading
 from distill.terms.gates import GateTerm
 from distill.terms.logits import LogitsTerm
 
@@ -401,3 +401,30 @@ def test_how_a_check_reads():
     assert str(Check("taps", True, "late", warning=True)) == "warn  taps: late"
     assert str(Check("taps", False, "silent")) == "FAIL  taps: silent"
     assert Proof((), {}).raise_if_failed() is None
+
+
+class Boxed(AttentionTerm):
+    """Compares only what is bright: nothing, in a dark image."""
+
+    def __call__(self, student, teacher, batch):
+        found = super().__call__(student, teacher, batch)
+        bright = (batch.images.amax() > 0).float()
+        return {name: Reading(bright * reading.loss, reading.figures) for name, reading in found.items()}
+
+
+@pytest.mark.parametrize(("dark", "passing"), [((0,), True), ((0, 1), False)])
+def test_first_images_without_objects_do_not_fail_a_pair(student, teacher, dark, passing):
+    distiller = Distiller(teacher, [Boxed(PAIRS)], {})
+    images = torch.rand(2, 4, 3, 12, 8, generator=torch.Generator().manual_seed(0))
+    images[list(dark)] = 0
+
+    def make(batch):
+        def run(student):
+            with distiller.watch(student, Batch(batch)) as step:
+                loss = student(batch).square().mean()
+            return loss, step
+
+        return run
+
+    proof = prove(distiller, student, [make(batch) for batch in images], 0.2)
+    assert ("pair L" not in failed(proof)) == passing

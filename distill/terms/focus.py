@@ -31,12 +31,12 @@ class Focus(Protocol):
 
 
 class BoxFocus:
-    """Labelled boxes alone, each worth the same: a cell counts 1 / sqrt(the cells of its box), the rest nothing.
+    """Labelled boxes alone, each worth the same: the squares of a box's weights add up to 1, the rest counts nothing.
 
-    The squared distance between focused maps is then weighted by 1 / area within each box, so that a small object
-    weighs as much as a large one (the scale mask of FGD, Yang et al., CVPR 2022, arXiv 2111.11837, eq. 2 and 3). Where
-    boxes overlap, the smaller one counts; a cell that a box covers in part counts by that part. Maps of images without
-    boxes become zero, and their distance 0.
+    A cell inside a box of n cells counts 1 / sqrt(n), and one that a box covers in part counts by that part. So the
+    squared distance between focused maps is weighted by 1 / area, and a small object weighs as much as a large one, on
+    every grid (the scale mask of FGD, Yang et al., CVPR 2022, arXiv 2111.11837, eq. 2 and 3). Where
+    boxes overlap, the smaller one counts. Maps of images without boxes become zero, and their distance 0.
     """
 
     def layers(self) -> tuple[str, ...]:
@@ -45,10 +45,10 @@ class BoxFocus:
     def __call__(self, pair: Pair, teacher: View, batch: Batch, size: Sequence[int]) -> Tensor:
         if batch.boxes is None or batch.box_image is None:
             raise InputError("--focus boxes needs labelled boxes: this task has none")
-        cells = (batch.boxes[:, 2] * size[1] * batch.boxes[:, 3] * size[0]).clamp(
-            min=1.0
-        )  # a box fills a cell at least
-        return covered(batch.boxes, batch.box_image, len(batch.images), size, cells.rsqrt())
+        rows, columns = overlaps(batch.boxes, size)
+        whole = (rows.square().sum(1) * columns.square().sum(1)).sqrt()  # 0 for a box outside the image
+        rows = rows / torch.where(whole > 0, whole, 1.0).unsqueeze(1)
+        return painted(rows, columns, batch.box_image, len(batch.images))
 
 
 class ScoreFocus:
@@ -69,20 +69,26 @@ class ScoreFocus:
         return AttentionMap(best, layer, "gate").resize(size).values
 
 
-def covered(boxes: Tensor, box_image: Tensor, images: int, size: Sequence[int], worth: Tensor | None = None) -> Tensor:
-    """How much of each cell lies in a box, (images, H, W) in [0, 1]; where boxes overlap the largest value counts.
+def covered(boxes: Tensor, box_image: Tensor, images: int, size: Sequence[int]) -> Tensor:
+    """How much of each cell lies in a box, (images, H, W) in [0, 1]; where boxes overlap the larger share counts.
 
-    `boxes` (M, 4) are normalised xywh, `box_image` (M,) says which image each lies in; `worth` (M,) multiplies each
-    box's share.
+    `boxes` (M, 4) are normalised xywh, `box_image` (M,) says which image each lies in.
     """
-    height, width = size
+    return painted(*overlaps(boxes, size), box_image, images)
+
+
+def overlaps(boxes: Tensor, size: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """The share of each row and of each column that a box covers: (M, 4) normalised xywh -> (M, H), (M, W)."""
     x, y, w, h = boxes.unbind(1)
-    shares = torch.einsum("mi,mj->mij", _overlap(y, h, height), _overlap(x, w, width))  # (M, H, W)
-    if worth is not None:
-        shares = shares * worth.view(-1, 1, 1)
-    result = torch.zeros(images, height, width, dtype=shares.dtype, device=shares.device)
-    index = box_image.long().view(-1, 1, 1).expand_as(shares)
-    return result.scatter_reduce(0, index, shares, "amax")
+    return _overlap(y, h, size[0]), _overlap(x, w, size[1])
+
+
+def painted(rows: Tensor, columns: Tensor, box_image: Tensor, images: int) -> Tensor:
+    """rows x columns of each box in its image, (images, H, W); where boxes overlap the largest value counts."""
+    values = torch.einsum("mi,mj->mij", rows, columns)  # (M, H, W)
+    result = values.new_zeros(images, *values.shape[1:])
+    index = box_image.long().view(-1, 1, 1).expand_as(values)
+    return result.scatter_reduce(0, index, values, "amax")
 
 
 def _overlap(centre: Tensor, length: Tensor, cells: int) -> Tensor:

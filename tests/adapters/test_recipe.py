@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from torch import distributed as dist
 from ultralytics.nn import tasks
+from ultralytics.utils import YAML
 from ultralytics.utils.torch_utils import unwrap_model
 
 import distill
@@ -18,6 +20,7 @@ from distill.adapters.ultralytics.anatomy import build_teacher
 from distill.adapters.ultralytics.heads import as_pairs, bins_of, output_pairs, outputs_of
 from distill.adapters.ultralytics.pairing import Seen, digest_of_weights
 from distill.adapters.ultralytics.plan import plan
+from distill.adapters.ultralytics.transfer import schedule_of
 from distill.adapters.ultralytics.wrapper import over_ranks
 from distill.attention.taps import Taps
 from distill.config import settings_from
@@ -61,10 +64,10 @@ def test_a_head_without_cells_has_no_outputs_and_cannot_be_followed(checkpoint: 
         output_pairs(network(micro()), network(micro(head=RTDETR), "rtdetr"))
 
 
-def test_both_branches_of_an_end_to_end_student_follow_the_only_one_of_its_teacher() -> None:
+def test_a_branch_follows_its_like_and_one_answer_for_each_object_never_many() -> None:
     student, teacher = (tasks.DetectionModel(f"{name}.yaml", nc=5, verbose=False) for name in ("yolo26n", "yolo11n"))
     names = {pair.student: pair.teacher for pair in as_pairs(output_pairs(student, teacher), "classes")}
-    assert len(names) == 6 and {name.split(".")[2] for name in names.values()} == {"cv3"}
+    assert len(names) == 3 and {name.split(".")[2] for name in (*names, *names.values())} == {"cv3"}
     back = {pair.student: pair.teacher for pair in as_pairs(output_pairs(teacher, student), "classes")}
     assert len(back) == 3 and {name.split(".")[2] for name in back.values()} == {"cv3"}
     own = {pair.name: pair.teacher.split(".")[2] for pair in as_pairs(output_pairs(student, student), "boxes")}
@@ -128,23 +131,23 @@ def test_everything_at_once_is_in_the_log_and_in_the_gradient(train: Train, teac
     assert not same(weights(result.last), weights(plain.last))
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"response": "bce", "layers": "none"},
-        {"response": "kl", "temperature": 2.0},
-        {"response": "cwd,boxes"},
-        {"response": "pkd"},
-        {"form": "pearson"},
-        {"focus": "boxes"},
-        {"shuffled": True},
-    ],
-    ids=lambda options: "-".join(f"{k}={v}" for k, v in options.items()),
-)
-def test_each_option_alone_changes_the_student(train: Train, teacher: Path, options: dict[str, Any]) -> None:
-    base = train(teacher=teacher, epochs=2)
-    result = train(teacher=teacher, epochs=2, **options)
-    assert not same(weights(result.last), weights(base.last))
+ALONE = [  # options, and what they are compared with
+    ({"response": "bce", "layers": "none"}, {"teacher": None}),
+    ({"response": "kl", "temperature": 2.0}, {"response": "kl"}),
+    ({"response": "cwd,boxes"}, {"response": "cwd"}),
+    ({"response": "pkd"}, {}),
+    ({"form": "pearson"}, {}),
+    ({"focus": "boxes"}, {}),
+    ({"shuffled": True}, {}),
+]
+
+
+@pytest.mark.parametrize(("options", "without"), ALONE, ids=["-".join(options) for options, _ in ALONE])
+def test_each_option_alone_changes_the_student(
+    train: Train, teacher: Path, options: dict[str, Any], without: dict[str, Any]
+) -> None:
+    runs = [train(**{"teacher": teacher, "epochs": 2, **more}) for more in (options, without)]
+    assert not same(*(weights(run.last) for run in runs))
 
 
 def test_a_student_without_distributions_follows_boxes(train: Train, teacher: Path, checkpoint: Checkpoint) -> None:
@@ -154,21 +157,82 @@ def test_a_student_without_distributions_follows_boxes(train: Train, teacher: Pa
     assert float(rows(result.table)[0]["train/at_box"]) > 0
 
 
-def test_a_tail_that_leaves_nothing_is_refused(train: Train, teacher: Path) -> None:
-    with pytest.raises(InputError, match="leave none of 2 epochs"):
-        train(teacher=teacher, epochs=2, close_mosaic=2, stop_with_mosaic=True)
+@pytest.mark.parametrize(
+    ("options", "arguments", "message"),
+    [
+        ({"stop_with_mosaic": True}, {"epochs": 2, "close_mosaic": 2}, "leave none of 2 epochs"),
+        ({"warmup": 20}, {"epochs": 10}, "leave none of 10 epochs"),
+        ({"stop_with_mosaic": True}, {"close_mosaic": 0}, "no effect"),
+        ({"stop_with_mosaic": True}, {"mosaic": 0.0}, "no effect"),
+        ({"schedule": "cosine"}, {"time": 1.0}, "leaves open how many epochs"),
+    ],
+)
+def test_a_schedule_that_cannot_be_is_refused_before_anything_is_written(
+    scenes: Path, student: Path, teacher: Path, options: dict[str, Any], arguments: dict[str, Any], message: str
+) -> None:
+    given = {"student": str(student), "data": str(scenes), "teacher": str(teacher), **options}
+    with pytest.raises(InputError, match=message):
+        plan(settings_from(given), {"imgsz": 64, **arguments}, "")
+
+
+def test_without_a_known_end_distillation_has_none() -> None:
+    """With `time=` Ultralytics estimates the number of epochs anew after each."""
+    assert schedule_of({}, {"epochs": 100, "time": 0.5, "close_mosaic": 10, "mosaic": 1.0})(1e6) == 1.0
+    assert schedule_of({}, {"epochs": 100, "time": None, "close_mosaic": 10, "mosaic": 1.0})(1e6) == 1.0
+
+
+def test_classes_are_numbered_by_their_numbers_in_whatever_order_a_yaml_lists_them(
+    scenes: Path, student: Path, teacher: Path, tmp_path: Path
+) -> None:
+    content = YAML.load(scenes)
+    folder = scenes.parent
+    turned = {number: content["names"][number] for number in sorted(content["names"], reverse=True)}
+    paths = {part: str(folder / content[part]) for part in ("train", "val")}
+    (file := tmp_path / "turned.yaml").write_text(
+        yaml.safe_dump({**content, **paths, "names": turned}, sort_keys=False)
+    )
+    assert list(YAML.load(file)["names"]) == list(turned)
+    given = {"student": str(student), "teacher": str(teacher), "response": "bce"}
+    shared = [
+        plan(settings_from({**given, "data": str(data)}), {"imgsz": 64}, "").own["outputs"]["shared"]
+        for data in (scenes, file)
+    ]
+    assert shared[0] == shared[1] == [list(range(6)), list(range(6))]
+
+
+def test_turned_boxes_are_compared_by_distributions_or_not_at_all(
+    data: dict[str, Path], checkpoint: Checkpoint
+) -> None:
+    head = ("OBB", ["nc", 1])
+    for bins, fine in ((16, True), (1, False)):
+        content = {**micro(head=head), "reg_max": bins}
+        both = [str(checkpoint(content, "obb", name=f"{who}{bins}", seed=seed)) for seed, who in enumerate("st")]
+        given = {"student": both[0], "teacher": both[1], "data": str(data["obb"]), "response": "boxes"}
+        if fine:
+            assert plan(settings_from(given), {"imgsz": 64}, "").own["outputs"]["bins"] == [16, 16]
+        else:
+            with pytest.raises(InputError, match="none alike"):
+                plan(settings_from(given), {"imgsz": 64}, "")
 
 
 IDLE = [
-    ({"focus": "boxes"}, "--focus without --teacher"),
-    ({"response": "bce"}, "--response without --teacher"),
-    ({"shuffled": True}, "--shuffled without --teacher"),
-    ({"schedule": "cosine"}, "--schedule without --teacher"),
-    ({"warmup": 1}, "--warmup without --teacher"),
-    ({"hold": True}, "--hold without --teacher"),
-    ({"stop_with_mosaic": True}, "--stop-with-mosaic without --teacher"),
-    ({"floor": 0.5, "teacher": True}, "--floor without --schedule cosine"),
-    ({"focus": "boxes", "layers": "none", "response": "bce", "teacher": True}, "--focus boxes has no effect"),
+    ({"focus": "boxes"}, "--focus has no effect with no --teacher"),
+    ({"response": "bce"}, "--response has no effect with no --teacher"),
+    ({"shuffled": True}, "--shuffled has no effect with no --teacher"),
+    ({"schedule": "cosine"}, "--schedule has no effect with no --teacher"),
+    ({"warmup": 1}, "--warmup has no effect with no --teacher"),
+    ({"hold": True}, "--hold has no effect with no --teacher"),
+    ({"stop_with_mosaic": True}, "--stop-with-mosaic has no effect with no --teacher"),
+    ({"teacher_fraction": 0.5}, "--teacher-fraction has no effect with no --teacher"),
+    ({"schedule": "cosine", "init": "teacher", "layers": "none", "teacher": True}, "only gives the first weights"),
+    ({"hold": True, "weight": 2, "teacher": True}, "all weights are fixed"),
+    ({"floor": 0.5, "teacher": True}, "without --schedule cosine"),
+    ({"focus": "boxes", "layers": "none", "response": "bce", "teacher": True}, "with --layers none it has no effect"),
+    ({"form": "mean", "layers": "none", "response": "bce", "teacher": True}, "with --layers none it has no effect"),
+    ({"response_share": 0.5, "teacher": True}, "without --response, or beside"),
+    ({"response_share": 0.5, "response": "bce", "response_weight": 1, "teacher": True}, "beside --response-weight"),
+    ({"shuffled": True, "gates": "shuffled", "teacher": True}, "twice would be the true teacher"),
+    ({"response": "bce", "teacher_imgsz": 64, "teacher": True}, "leave out --teacher-imgsz"),
     ({"temperature": 3, "response": "bce", "teacher": True}, "it softens"),
     ({"response": "bce,kl", "teacher": True}, "one of bce"),
     ({"response_weight": 1, "teacher": True}, "without --response"),

@@ -39,13 +39,24 @@ def test_every_box_has_the_same_weight_in_the_squared_distance_whatever_its_size
 def test_of_overlapping_boxes_the_smaller_counts_and_a_part_of_a_cell_counts_as_that():
     weights = focus_of(batch([[0.5, 0.5, 1.0, 1.0], [0.25, 0.25, 0.25, 0.25]]))[0]
     assert weights[1, 1].item() == pytest.approx(0.5) and weights[6, 6].item() == pytest.approx(1 / 8)
-    half = focus_of(batch([[0.25, 0.25, 0.25, 0.125]]))[0]  # rows 1.5 to 2.5
-    assert half[1, 1].item() == pytest.approx(0.5 * 2**-0.5)
+    half = focus_of(batch([[0.25, 0.25, 0.25, 0.1875]]))[0]  # rows 1.25 to 2.75
+    assert half[1, 1].item() == pytest.approx(0.5)
+    uneven = focus_of(batch([[0.25, 1.5 / 8, 0.25, 0.125 * 1.5]]))[0]  # rows 0.75 to 2.25
+    assert uneven[0, 1].item() == pytest.approx(uneven[1, 1].item() / 4)
 
 
-def test_a_box_smaller_than_a_cell_counts_no_more_than_one_that_fills_it():
-    weights = focus_of(batch([[0.5 / 8, 0.5 / 8, 0.0625, 0.0625]]))[0]
-    assert weights[0, 0].item() == pytest.approx(0.25) and weights.sum().item() == pytest.approx(0.25)
+@pytest.mark.parametrize("side", [0.01, 0.0625, 0.2, 0.7])
+@pytest.mark.parametrize("centre", [0.5 / 8, 0.5, 0.437])
+@pytest.mark.parametrize("size", [(2, 2), (8, 8), (5, 13)])
+def test_every_box_weighs_one_however_small_and_wherever_it_lies_on_the_grid(side, centre, size):
+    weights = focus_of(batch([[centre, centre, side, side]]), size)
+    assert weights.square().sum().item() == pytest.approx(1, rel=1e-4)
+
+
+def test_a_box_outside_the_image_counts_nothing():
+    assert (
+        not focus_of(batch([[1.5, 0.5, 0.2, 0.2]])).isnan().any() and not focus_of(batch([[1.5, 0.5, 0.2, 0.2]])).any()
+    )
 
 
 def test_boxes_belong_to_their_images_and_an_image_without_any_has_no_loss():

@@ -76,13 +76,15 @@ def build_teacher(module: Any, layers: Sequence[str], size: int | None = None) -
     if not inside:
         return Teacher(network, layers, run=run_layers, size=size, stride=stride)
     network.model.add_module(str(last), head)
+    sources = [source if source >= 0 else last + source for source in head.f]
 
     def run(whole: Any, images: Tensor) -> None:
         inputs = run_layers(whole, images)
         for name in inside:
-            whole.get_submodule(name)(inputs[head.f[int(name.rpartition(".")[2])]])
+            whole.get_submodule(name)(inputs[sources[int(name.rpartition(".")[2])]])
 
-    return Teacher(network, layers, run=run, size=size, stride=stride)
+    scores = [output.classes for output in outputs_of(network) if output.classes in inside]
+    return Teacher(network, layers, run=run, size=size, stride=stride, scores=scores)
 
 
 def _index(layer: str) -> int:
@@ -103,7 +105,7 @@ def _folded(network: Any, layers: Sequence[str]) -> Any:
 def run_layers(network: Any, images: Tensor) -> list[Any]:
     """The forward pass of a network as far as its head: each layer reads the outputs that its `f` names.
 
-    The result has each layer's output, or None for those that none reads later.
+    The result has each layer's output, or None for those that none reads later; the last one's always.
     """
     outputs: list[Any] = []
     x: Any = images
@@ -114,4 +116,5 @@ def run_layers(network: Any, images: Tensor) -> list[Any]:
             x = outputs[layer.f] if isinstance(layer.f, int) else [x if j == -1 else outputs[j] for j in layer.f]
         x = layer(x)
         outputs.append(x if layer.i in network.save else None)
+    outputs[-1:] = [x]
     return outputs

@@ -124,6 +124,11 @@ def _check_keys(content: Mapping[str, Any], where: str, task: str) -> None:
         raise InputError(f"{where}: no 'kpt_shape:', which pose needs, such as [17, 3]")
 
 
+def ordered(names: Mapping[int, str]) -> list[str]:
+    """Class names by number: the order in which a yaml or a checkpoint lists them means nothing."""
+    return [names[number] for number in sorted(names)]
+
+
 def _check_names(names: list[Any] | dict[Any, Any], where: str) -> None:
     by_index = names if isinstance(names, dict) else dict(enumerate(names))
     if not by_index or any(name is None or isinstance(name, (list, dict)) for name in by_index.values()):

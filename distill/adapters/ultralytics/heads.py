@@ -46,20 +46,17 @@ def bins_of(model: Any) -> int:
 
 
 def output_pairs(student: Any, teacher: Any) -> list[tuple[Output, Output]]:
-    """The student's outputs with the teacher's of the same level: of the same branch, or of the one that it has.
+    """The student's outputs with the teacher's of the same level and branch.
 
-    Raises InputError where one of them has no such outputs, or no level is shared.
+    A branch that answers once for each object learns from such a branch alone: the many answers of the other would
+    teach it duplicates. Raises InputError where one of them has no such outputs, or no level is shared.
     """
     mine, theirs = outputs_of(student), outputs_of(teacher)
     for side, name in ((mine, "student"), (theirs, "teacher")):
         if not side:
             raise InputError(f"--response compares predictions cell by cell: the {name}'s head has none")
-    table = {(output.level, output.branch): output for output in reversed(theirs)}
-    pairs = []
-    for output in mine:
-        same = [table[output.level, b] for b in (output.branch, *BRANCHES) if (output.level, b) in table]
-        if same:
-            pairs.append((output, same[0]))
+    table = {(output.level, output.branch): output for output in theirs}
+    pairs = [(output, table[key]) for output in mine if (key := (output.level, output.branch)) in table]
     if not pairs:
         raise InputError("--response: the heads of teacher and student share no stride")
     return pairs

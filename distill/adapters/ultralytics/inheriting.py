@@ -118,13 +118,13 @@ def _shared(student: nn.Module, teacher: nn.Module) -> set[str]:
 
 def _class_rows(student: Any, teacher: Any, names: Mapping[int, str]) -> dict[Axis, Tensor]:
     """For layers that end in classes, the teacher's row for each of the student's, -1 where it has no such class."""
-    known = {name: row for row, name in reversed(check_class_names(teacher.names).items())}
+    known = {name.lower(): row for row, name in reversed(check_class_names(teacher.names).items())}
     head, number = student.model[-1], len(student.model) - 1
     found: dict[Axis, Tensor] = {}
     for name, module in head.named_modules():
         plain = isinstance(module, (nn.Conv2d, nn.Linear)) and module.bias is not None
         if plain and name.split(".")[0] in CLASSIFIERS:
-            rows = torch.tensor([known.get(names.get(i, ""), -1) for i in range(len(module.bias))])
+            rows = torch.tensor([known.get(names.get(i, "").lower(), -1) for i in range(len(module.bias))])
             found |= {(f"model.{number}.{name}.{kind}", 0): rows for kind in ("weight", "bias")}
     return found
 

@@ -13,6 +13,7 @@ from ultralytics.cfg import DEFAULT_CFG_DICT
 from ultralytics.utils.torch_utils import parse_device, select_device
 
 from distill.adapters.ultralytics.anatomy import gates_of, layers_of, stride_of
+from distill.adapters.ultralytics.data import ordered
 from distill.adapters.ultralytics.environment import quiet
 from distill.adapters.ultralytics.gating import check_gatable, gate_neck, told
 from distill.adapters.ultralytics.inputs import (
@@ -28,6 +29,7 @@ from distill.adapters.ultralytics.students import started_from, stays
 from distill.adapters.ultralytics.supervision import BOXLESS, check_gates, check_pairs, teaches
 from distill.adapters.ultralytics.tasks import MODELS, TRAINERS
 from distill.adapters.ultralytics.trainers import KEY
+from distill.adapters.ultralytics.transfer import schedule_of
 from distill.attention.layers import LayerInfo
 from distill.attention.pairs import Pair, gate_pairs, pair_layers
 from distill.errors import InputError
@@ -94,6 +96,7 @@ def plan(settings: Settings, arguments: Mapping[str, Any], command: str) -> Plan
         gate_neck(student.module, settings.seed)
     check_gates(settings, bool(gates_of(student.module)), student.task)
     check_recipe(settings, student.task, BOXLESS)
+    schedule_of(settings.as_dict(), {**DEFAULT_CFG_DICT, **theirs})
     own = {
         **settings.as_dict(),
         "gated_neck": gated,
@@ -108,12 +111,12 @@ def plan(settings: Settings, arguments: Mapping[str, Any], command: str) -> Plan
     }
     teacher = read_checkpoint(_with_suffix(settings.teacher), "--teacher", settings.trust) if settings.teacher else None
     own["teacher"] = teacher and str(teacher.path)
-    names = ["item"] if theirs.get("single_cls") else list(data["names"].values())
+    names = ["item"] if theirs.get("single_cls") else ordered(data["names"])
     started = started_from(settings, theirs, student.module if is_yaml else None, teacher, dict(enumerate(names)))
     pairs, gates, own["scores"], lines = _pairs(settings, theirs, student, teacher, data)
     own |= {"pairs": [asdict(pair) for pair in pairs], "gate_pairs": [asdict(pair) for pair in gates]}
     if teacher:
-        known = list(teacher.names.values())
+        known = ordered(teacher.names)
         own["outputs"] = planned_response(settings, student.module, names, teacher.module, known, student.task)
     overrides = {
         **theirs,

@@ -8,10 +8,11 @@ from typing import Any
 
 from distill.adapters.ultralytics.anatomy import anatomy
 from distill.adapters.ultralytics.heads import as_pairs, bins_of, output_pairs, outputs_of
+from distill.adapters.ultralytics.supervision import teaches
 from distill.attention.layers import LayerInfo
 from distill.attention.pairs import Pair
 from distill.errors import InputError
-from distill.settings import Settings
+from distill.settings import NO_PAIRS, Settings
 from distill.terms.base import Term
 from distill.terms.boxes import BoxTerm, DistributionTerm
 from distill.terms.classes import ClassTerm
@@ -34,8 +35,12 @@ def planned_response(
         return {}
     both = output_pairs(student, teacher)
     bins = bins_of(student), bins_of(teacher)
-    if BOXES in settings.response and bins[0] != bins[1] and task not in DISTANCES_ONLY:
-        raise InputError(f"--response boxes: {task} boxes are compared by their distributions, which differ here")
+    if BOXES in settings.response and not bins[0] == bins[1] > 1 and task not in DISTANCES_ONLY:
+        raise InputError(
+            f"--response boxes: {task} boxes are compared by their distributions, and there are none alike"
+        )
+    if settings.teacher_imgsz is not None:
+        raise InputError("--response compares cell by cell, on one grid: leave out --teacher-imgsz")
     alone = len(names) == len(known) == 1  # one class each is the same class, whatever its name
     shared = Shared((0,), (0,)) if alone else Shared.by_name(names, known)
     return {
@@ -90,19 +95,21 @@ def focus_of(own: Mapping[str, Any]) -> Focus | None:
 
 def check_recipe(settings: Settings, task: str, boxless: Sequence[str]) -> None:
     """Raise InputError for options that would have no effect, or that the task cannot have."""
-    if settings.focus != "none" and settings.layers == ("none",):
-        raise InputError(f"--focus {settings.focus} has no effect with --layers none")
     if settings.focus == "boxes" and task in boxless:
         raise InputError(f"--focus boxes: {task} has no labelled boxes")
-    if settings.floor != Settings().floor and settings.schedule != "cosine":
-        raise InputError("--floor without --schedule cosine has no effect")
-    if settings.teacher:
+    if settings.teacher and teaches(settings):
+        all_fixed = settings.weight is not None or settings.layers == NO_PAIRS
+        all_fixed &= settings.response_weight is not None or not settings.response
+        all_fixed &= settings.gates_weight is not None or settings.gates == "none"
+        if settings.hold and all_fixed:
+            raise InputError("--hold has no effect: all weights are fixed")
         return
     idle = {
         "focus": settings.focus != "none",
         "response": bool(settings.response),
         "shuffled": settings.shuffled,
         "hold": settings.hold,
+        "teacher_fraction": settings.teacher_fraction < 1,
     }
     if settings.gates != "truth":  # gates that follow the labels are distilled without a teacher
         scheduled = settings.schedule != "constant"
@@ -110,4 +117,6 @@ def check_recipe(settings: Settings, task: str, boxless: Sequence[str]) -> None:
     for name, given in idle.items():
         if given:
             option = name.replace("_", "-")
-            raise InputError(f"--{option} without --teacher has no effect: name a teacher, or leave it out")
+            instead = "leave it out" if settings.teacher else "name a teacher, or leave it out"
+            why = "a teacher that only gives the first weights" if settings.teacher else "no --teacher"
+            raise InputError(f"--{option} has no effect with {why}: {instead}")

@@ -15,11 +15,12 @@ from ultralytics.utils.torch_utils import unwrap_model
 
 from distill.adapters.ultralytics import rehearsal
 from distill.adapters.ultralytics.anatomy import alphas_of, build_teacher
+from distill.adapters.ultralytics.data import ordered
 from distill.adapters.ultralytics.inputs import Checkpoint, read_checkpoint
 from distill.adapters.ultralytics.probing import Probe
 from distill.adapters.ultralytics.supervision import check_shuffled, supervised, taught
 from distill.adapters.ultralytics.transfer import distiller_of, fixed_weights, schedule_of, shares_of, terms_of
-from distill.adapters.ultralytics.wrapper import DistillingModule
+from distill.adapters.ultralytics.wrapper import DistillingModule, over_ranks
 from distill.distiller import Distiller
 from distill.errors import InputError
 from distill.modes import same_randomness
@@ -63,8 +64,10 @@ class Session:
         whole = distiller_of(own, teacher)  # over a part of a batch the gradient's norm would be larger
         passes = rehearsal.passes(batches, whole, trainer.per_image)
         proof = prove(whole, rehearsal.student_copy(trainer), passes, shares_of(own), fixed_weights(own))
-        distiller = distiller_of(own, teacher, fraction=own["teacher_fraction"], schedule=schedule_of(trainer))
-        own["weights"] = distiller.weights = {name: _mean_over_ranks(w) for name, w in proof.weights.items()}
+        distiller = distiller_of(
+            own, teacher, fraction=own["teacher_fraction"], schedule=schedule_of(own, vars(trainer.args))
+        )
+        own["weights"] = distiller.weights = over_ranks(dict(proof.weights))
         _say("\n".join(map(str, proof.checks)))
         proof.raise_if_failed(forgive=("weight",) if own["weight"] == 0 else ())
         if fresh:
@@ -163,14 +166,6 @@ def _agree_on_precision(trainer: Any, teacher: Teacher, images: torch.Tensor) ->
     own["precision_used"] = found
 
 
-def _mean_over_ranks(weight: float) -> float:
-    if not dist.is_initialized():
-        return weight
-    weights = [0.0] * dist.get_world_size()
-    dist.all_gather_object(weights, weight)
-    return sum(weights) / len(weights)
-
-
 def _before(trainer: Any, distiller: Distiller, checkpoint: Checkpoint | None, batch: dict[str, Any]) -> dict[str, Any]:
     """Teacher and student as they stand, on the validation set."""
     own, imgsz = trainer.own, trainer.args.imgsz
@@ -181,7 +176,9 @@ def _before(trainer: Any, distiller: Distiller, checkpoint: Checkpoint | None, b
         size = own["teacher_imgsz"] or imgsz
         found["teacher"]["metrics"] = rehearsal.validate(trainer, checkpoint.module.to(trainer.device), size)
     found["attention"] = _audit(trainer, student, distiller)
-    wrapped = DistillingModule(rehearsal.student_copy(trainer), distiller, trainer.per_image)
+    timed = distiller_of(own, distiller.teacher, fraction=own["teacher_fraction"])  # whatever the schedule says now
+    timed.weights = distiller.weights
+    wrapped = DistillingModule(rehearsal.student_copy(trainer), timed, trainer.per_image)
     found["step_ratio"] = rehearsal.step_cost(trainer, batch, wrapped)
     if checkpoint and RANK in {-1, 0}:
         found["teacher"]["profile"] = rehearsal.profile(checkpoint.module, own["teacher_imgsz"] or imgsz)
@@ -190,7 +187,7 @@ def _before(trainer: Any, distiller: Distiller, checkpoint: Checkpoint | None, b
 
 def _same_classes(trainer: Any, checkpoint: Checkpoint) -> bool:
     same_task = checkpoint.task == trainer.args.task
-    return same_task and list(checkpoint.names.values()) == list(trainer.data["names"].values())
+    return same_task and ordered(checkpoint.names) == ordered(trainer.data["names"])
 
 
 def _on_this_data(trainer: Any, checkpoint: Checkpoint, found: dict[str, Any]) -> list[Check]:
@@ -222,7 +219,7 @@ def _record(trainer: Any, own: dict[str, Any], entries: dict[str, Any]) -> None:
         "task": trainer.args.task,
         "imgsz": trainer.args.imgsz,
         "score": rehearsal.score_name(trainer.args.task),
-        "data": {"file": str(trainer.args.data), "names": list(trainer.data["names"].values())},
+        "data": {"file": str(trainer.args.data), "names": ordered(trainer.data["names"])},
         "student": own["student"],
         "teacher": own["teacher"] and {"file": own["teacher"], "sha256": own.get("teacher_sha256")},
         "initialised": own.get("initialised"),

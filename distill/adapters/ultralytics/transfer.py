@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from typing import Any
 
 from ultralytics.utils import RANK
@@ -18,6 +20,8 @@ from distill.terms.boxes import BoxTerm
 from distill.terms.classes import ClassTerm
 from distill.terms.gates import GateTerm
 from distill.weighting import Follower
+
+USUAL_EPOCHS = 100  # where neither epochs= nor time= says
 
 
 def terms_of(own: dict[str, Any], audit: bool = False) -> list[Term]:
@@ -37,17 +41,28 @@ def distiller_of(own: dict[str, Any], teacher: Teacher | None, **options: Any) -
     return Distiller(teacher, terms_of(own), {}, seed=seed, shuffled=own.get("shuffled", False), **options)
 
 
-def schedule_of(trainer: Any) -> Schedule:
-    """How the weights go over the epochs. Raises InputError where no epoch is left for distillation."""
-    own = trainer.own
-    tail = trainer.args.close_mosaic if own.get("stop_with_mosaic") else 0
-    begin = own.get("warmup", 0.0)
-    if begin + tail >= trainer.epochs:
+def schedule_of(own: Mapping[str, Any], arguments: Mapping[str, Any]) -> Schedule:
+    """How the weights go over the epochs; `arguments` are the trainer's, with their defaults.
+
+    Raises InputError where no epoch is left for distillation, or nobody knows how many there will be.
+    """
+    shape, begin = own.get("schedule", "constant"), own.get("warmup", 0.0)
+    tail = 0
+    if own.get("stop_with_mosaic"):
+        tail = arguments["close_mosaic"]
+        if not tail or not arguments["mosaic"]:
+            raise InputError(
+                "--stop-with-mosaic has no effect: these settings train without mosaic, or with it to the end"
+            )
+    epochs = arguments["epochs"] or USUAL_EPOCHS
+    if arguments["time"] and (tail or shape != "constant"):
+        raise InputError("time= leaves open how many epochs there will be: leave out --schedule and --stop-with-mosaic")
+    if begin + tail >= epochs and not arguments["time"]:
         raise InputError(
-            f"--warmup {begin:g} and the last {tail} epochs without mosaic leave none of {trainer.epochs} epochs for "
+            f"--warmup {begin:g} and the last {tail} epochs without mosaic leave none of {epochs} epochs for "
             f"distillation: take more epochs, or another close_mosaic="
         )
-    return Schedule(trainer.epochs, own.get("schedule", "constant"), begin, own.get("floor", 0.1), tail)
+    return Schedule(math.inf if shape == "constant" and not tail else epochs, shape, begin, own.get("floor", 0.1), tail)
 
 
 def follower_of(own: dict[str, Any], distiller: Distiller) -> Follower | None:

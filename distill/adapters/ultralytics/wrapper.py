@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from copy import deepcopy
+from statistics import geometric_mean
 from typing import Any
 
 import torch
@@ -126,7 +126,7 @@ def over_ranks(weights: dict[str, float]) -> dict[str, float]:
     dist.all_gather_object(found, weights)
     names = dict.fromkeys(name for one in found for name in one)
     values = {name: [one[name] for one in found if name in one] for name in names}
-    return {name: math.exp(sum(map(math.log, them)) / len(them)) for name, them in values.items()}
+    return {name: geometric_mean(them) if min(them) > 0 else 0.0 for name, them in values.items()}
 
 
 def as_batch(data: dict[str, Any], epoch: int = 0, step: int = 0, steps: int = 1) -> Batch:

@@ -112,8 +112,8 @@ def report_bench(folder: str | Path) -> BenchResult:
 def run_plan(plan: Plan, folder: Path, command: Command = train_command) -> BenchResult:
     """Do the runs that are not done, then report; `command` makes the command line of a run."""
     runs = runs_of(plan, folder)
-    left = [run for run in runs if run.state() != DONE]
     with alone(folder) as lock:
+        left = [run for run in runs if run.state() != DONE]  # not before: one that outlived an earlier bench may end
         try:
             timing = _timing(runs) or Timing(estimate(plan, folder, lock, command))
             board = Board(plan, runs, timing)

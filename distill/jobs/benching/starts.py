@@ -27,6 +27,8 @@ DATA = (  # settings that change which images come when, and how they look
         "multi_scale",
         "single_cls",
         "classes",
+        "compile",
+        "augmentations",
     ),
     *("close_mosaic", "mosaic", "mixup", "cutmix", "copy_paste", "copy_paste_mode", "auto_augment", "erasing"),
     *("hsv_h", "hsv_s", "hsv_v", "degrees", "translate", "scale", "shear", "perspective", "flipud", "fliplr", "bgr"),

@@ -6,7 +6,7 @@ import math
 
 from distill.jobs.benching.paired import ONE, OPEN, Difference
 from distill.jobs.benching.results import Results
-from distill.jobs.benching.states import FAILED
+from distill.jobs.benching.states import DONE, FAILED
 
 POINTS = 100.0  # scores lie in [0, 1] and are shown in points
 UNCORRECTED = "Intervals are of each comparison alone; Holm's p takes the number of arms into account."
@@ -16,6 +16,9 @@ def progress(results: Results) -> str:
     """How many of how many, and which failed."""
     failed = [f"{one.run.arm} seed {one.run.seed}" for one in results.outcomes if one.state == FAILED]
     told = f"; failed: {', '.join(failed)} (see {results.outcomes[0].run.log.parent})" if failed else ""
+    lost = [f"{o.run.arm} seed {o.run.seed}" for o in results.outcomes if o.state == DONE and math.isnan(o.score)]
+    if lost:
+        told += f"; without a score, and in no mean: {', '.join(lost)}"
     return f"{results.done} of {len(results.outcomes)} runs are done{told}"
 
 
@@ -37,7 +40,8 @@ def headline(one: Difference) -> str:
     between = f"{points(one.spread.mean, '+')} points ({points(one.low, '+')} to {points(one.high, '+')}, {seeds})"
     if one.verdict == OPEN:
         return f"{about}: {between}: {one.words}."
-    return f"{one.arm} is {one.verdict} than {one.reference}: {between}."
+    doubt = f", but not after Holm's correction for all arms (p {chance(one.holm)})" if (one.holm or 0) > 0.05 else ""
+    return f"{one.arm} is {one.verdict} than {one.reference}: {between}{doubt}."
 
 
 def points(value: float | None, sign: str = "") -> str:
