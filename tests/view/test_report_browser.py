@@ -76,7 +76,7 @@ def visit(browser):
     def go(address: str):
         tab = browser.new_page()
         tabs.append(tab)
-        tab.set_default_timeout(5000)
+        tab.set_default_timeout(30_000)
         tab.on("console", lambda message: troubles.append(message.text))
         tab.on("pageerror", lambda error: troubles.append(str(error)))
         tab.on("request", lambda r: None if r.url.startswith(("file:", "data:")) else troubles.append(r.url))
