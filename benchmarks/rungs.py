@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from _measure import MB, Target, conclude, fresh, interleaved, machine, options, ratio, table
-from step_cost import Bench
+from step_cost import Bench, of_networks
 from ultralytics.utils import LOGGER
 
 from distill.adapters.ultralytics.anatomy import anatomy, build_teacher
@@ -73,7 +73,7 @@ class Rungs(Bench):
         at = anatomy(self.student).head_inputs
         for form in responses:
             if form == "boxes":
-                bins = bins_of(self.student)
+                bins = bins_of(self.student), bins_of(self.teacher)
                 terms.append(DistributionTerm(boxes, [pair.teacher for pair in classes], bins, at=at))
             else:
                 terms.append(ClassTerm(classes, form, at=at))
@@ -90,12 +90,7 @@ def focus(name: str, pairs: list[Pair], classes: list[Pair]) -> Focus | None:
 
 def main() -> int:
     parser = options(__doc__)
-    parser.add_argument("--student", default="yolo11n.yaml")
-    parser.add_argument("--teacher", default="yolo11s.yaml")
-    parser.add_argument("--imgsz", type=int, default=320)
-    parser.add_argument("--batch", type=int, default=4)
-    parser.add_argument("--classes", type=int, default=20)
-    parser.add_argument("--steps", type=int, default=26, help="timed steps of each variant")
+    of_networks(parser, steps=26)  # one of them measures the weights
     parser.add_argument("--memory", help="print the peak memory of one rung")
     parser.set_defaults(amp=False)
     args = parser.parse_args()

@@ -136,14 +136,19 @@ def settled(network: Any, images: Tensor) -> Any:
     return network
 
 
-def main() -> int:
-    parser = options(__doc__)
+def of_networks(parser: argparse.ArgumentParser, steps: int) -> None:
+    """Add the options that say what is timed, and how often by default."""
     parser.add_argument("--student", default="yolo11n.yaml")
     parser.add_argument("--teacher", default="yolo11s.yaml")
     parser.add_argument("--imgsz", type=int, default=320)
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--classes", type=int, default=20)
-    parser.add_argument("--steps", type=int, default=20, help="timed steps of each variant")
+    parser.add_argument("--steps", type=int, default=steps, help="timed steps of each variant")
+
+
+def main() -> int:
+    parser = options(__doc__)
+    of_networks(parser, steps=20)
     parser.add_argument("--amp", action="store_true", help="float16 autocast around the student, on a GPU")
     parser.add_argument("--memory", choices=VARIANTS, help=argparse.SUPPRESS)
     args = parser.parse_args()

@@ -16,57 +16,13 @@ COLUMN = "at_box"
 TEMPERATURE = 10.0  # of the distributions, as LD's authors have it
 
 
-class DistributionTerm:
-    """Localisation distillation: each side's distribution over distances against the teacher's.
+class _OfBoxes:
+    """What both terms share: the layers, and the cells that count.
 
-    T^2 KL(teacher || student) at temperature T, in nats, the mean over the four sides, cells weighted by the teacher's
-    confidence. (LD, Zheng et al., CVPR 2022, arXiv 2102.12252, eq. 2.) `pairs` name the layers that give the logits
-    (B, 4 bins, H, W); `scores` the teacher's layers of class logits, level by level, of which the classes `known` count
-    (all, if None). `at` is as in `ClassTerm`: an untrained student has hardly any boxes to lose, so that the task's
-    gradient at the boxes themselves is no measure. The figure is `iou_box`, the mean IoU of both networks' boxes at
-    those cells.
-    """
-
-    name = "boxes"
-
-    def __init__(
-        self,
-        pairs: Sequence[Pair],
-        scores: Sequence[str],
-        bins: int,
-        known: Sequence[int] | None = None,
-        at: Sequence[str] = (),
-        temperature: float = TEMPERATURE,
-    ) -> None:
-        self.pairs = tuple(pairs)
-        self.at = tuple(at) or tuple(pair.student for pair in self.pairs)
-        self.scores = tuple(scores)
-        self.bins = bins
-        self.known = known
-        self.temperature = temperature
-
-    def layers(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        return tuple(p.student for p in self.pairs), (*(p.teacher for p in self.pairs), *self.scores)
-
-    def __call__(self, student: View, teacher: View, batch: Batch) -> dict[str, Reading]:
-        mine, theirs = (flat(side) for side in zip(*levels(self.pairs, student, teacher), strict=True))
-        weights = _confidence(self.scores, self.known, teacher)
-        p, q = (F.log_softmax(side.unflatten(2, (4, -1)) / self.temperature, dim=3) for side in (theirs, mine))
-        divergence = F.kl_div(q, p, reduction="none", log_target=True).sum(3).mean(2)  # (B, N)
-        loss = self.temperature**2 * weighted(divergence, weights)
-        with torch.no_grad():
-            overlap = iou(distances(mine, self.bins), distances(theirs, self.bins))
-        return {COLUMN: Reading(loss, {"iou_box": weighted(overlap, weights)})}
-
-
-class BoxTerm:
-    """Boxes against the teacher's where there are no distributions to compare: 1 - GIoU plus the relative L1 distance.
-
-    The four distances from a cell to the sides of its box, in cells, come from the layers that `pairs` name: as they
-    are where a head has `reg_max` 1, else as the means of their distributions; `bins` are student's and teacher's. The
-    L1 distance is the mean over the sides, over the mean of the teacher's box's sides. (GIoU: Rezatofighi et al., CVPR
-    2019, arXiv 1902.09630.) `scores`, `known` and
-    the figure are those of `DistributionTerm`.
+    `pairs` name the layers that give the logits (B, 4 bins, H, W), `bins` student's and teacher's; `scores` are the
+    teacher's layers of class logits, level by level, of which the classes `known` count (all, if None). `at` is as in
+    `ClassTerm`: an untrained student has hardly any boxes to lose, so that the task's gradient at the boxes themselves
+    is no measure. The figure is `iou_box`, the mean IoU of both networks' boxes where the teacher is confident.
     """
 
     name = "boxes"
@@ -89,14 +45,45 @@ class BoxTerm:
         return tuple(p.student for p in self.pairs), (*(p.teacher for p in self.pairs), *self.scores)
 
     def __call__(self, student: View, teacher: View, batch: Batch) -> dict[str, Reading]:
-        sides = zip(*levels(self.pairs, student, teacher), strict=True)
-        mine, theirs = (distances(flat(side), bins) for side, bins in zip(sides, self.bins, strict=True))
-        weights = _confidence(self.scores, self.known, teacher)
-        overlap, generalised = iou(mine, theirs), giou(mine, theirs)
-        scale = theirs.sum(2).div(2).clamp(min=1e-3)  # the mean of width and height
-        apart = (mine - theirs).abs().mean(2) / scale
-        loss = weighted(1 - generalised + apart, weights)
-        return {COLUMN: Reading(loss, {"iou_box": weighted(overlap.detach(), weights)})}
+        mine, theirs = (
+            flat(side) for side in zip(*levels(self.pairs, student, teacher), strict=True)
+        )  # (B, N, 4 bins)
+        logits = flat([teacher.features[layer].float() for layer in self.scores])
+        weights = confidence(logits if self.known is None else logits[..., list(self.known)])  # (B, N)
+        with torch.no_grad():
+            overlap = iou(*(distances(side, bins) for side, bins in zip((mine, theirs), self.bins, strict=True)))
+        loss = weighted(self._apart(mine, theirs), weights)
+        return {COLUMN: Reading(loss, {"iou_box": weighted(overlap, weights)})}
+
+    def _apart(self, mine: Tensor, theirs: Tensor) -> Tensor:
+        """The distance at each cell: (B, N, 4 bins) each -> (B, N)."""
+        raise NotImplementedError
+
+
+class DistributionTerm(_OfBoxes):
+    """Localisation distillation: each side's distribution over distances against the teacher's, over as many bins.
+
+    T^2 KL(teacher || student) at temperature T = 10, in nats, the mean over the four sides, cells weighted by the
+    teacher's confidence. (LD, Zheng et al., CVPR 2022, arXiv 2102.12252, eq. 2.)
+    """
+
+    def _apart(self, mine: Tensor, theirs: Tensor) -> Tensor:
+        p, q = (F.log_softmax(side.unflatten(2, (4, -1)) / TEMPERATURE, dim=3) for side in (theirs, mine))
+        return TEMPERATURE**2 * F.kl_div(q, p, reduction="none", log_target=True).sum(3).mean(2)
+
+
+class BoxTerm(_OfBoxes):
+    """Boxes against the teacher's where there are no distributions to compare: 1 - GIoU plus the relative L1 distance.
+
+    The four distances from a cell to the sides of its box, in cells, are what the layers give where a head has
+    `reg_max` 1, else the means of their distributions. The L1 distance is the mean over the sides, over the mean of
+    width and height of the teacher's box. (GIoU: Rezatofighi et al., CVPR 2019, arXiv 1902.09630.)
+    """
+
+    def _apart(self, mine: Tensor, theirs: Tensor) -> Tensor:
+        a, b = (distances(side, bins) for side, bins in zip((mine, theirs), self.bins, strict=True))
+        scale = b.sum(2).div(2).clamp(min=1e-3)
+        return 1 - giou(a, b) + (a - b).abs().mean(2) / scale
 
 
 def distances(outputs: Tensor, bins: int) -> Tensor:
@@ -131,8 +118,3 @@ def _areas(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def _area(sides: Tensor) -> Tensor:
     left, top, right, bottom = sides.unbind(-1)
     return (left + right).clamp(min=0) * (top + bottom).clamp(min=0)
-
-
-def _confidence(scores: Sequence[str], known: Sequence[int] | None, teacher: View) -> Tensor:
-    logits = flat([teacher.features[layer].float() for layer in scores])
-    return confidence(logits if known is None else logits[..., list(known)])

@@ -45,7 +45,7 @@ def test_distributions_by_hand():
             sides.append(100 * (p * (p / q).log()).sum())
         return sum(sides) / 4
 
-    found = read(DistributionTerm([PAIR], ["c"], BINS), mine, theirs, scores)
+    found = read(DistributionTerm([PAIR], ["c"], (BINS, BINS)), mine, theirs, scores)
     assert found.loss.item() == pytest.approx(by_cells(mine, theirs, scores, loss), rel=1e-4)
 
 
@@ -86,7 +86,7 @@ def test_a_head_with_distributions_may_follow_one_without_and_the_other_way_roun
         assert found.loss.item() == pytest.approx(0, abs=1e-5) and found.figures["iou_box"].item() == pytest.approx(1)
 
 
-@pytest.mark.parametrize("term", [DistributionTerm([PAIR], ["c"], BINS), BoxTerm([PAIR], ["c"], (BINS, BINS))])
+@pytest.mark.parametrize("term", [DistributionTerm([PAIR], ["c"], (BINS, BINS)), BoxTerm([PAIR], ["c"], (BINS, BINS))])
 def test_equal_is_zero_other_is_more_and_the_gradient_is_right(term):
     theirs, scores = drawn(2, 4 * BINS), drawn(3, 5)
     mine = theirs.clone().requires_grad_()

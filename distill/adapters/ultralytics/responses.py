@@ -64,11 +64,9 @@ def response_terms(own: Mapping[str, Any]) -> list[Term]:
         if form != BOXES:
             terms.append(ClassTerm(classes, form, own["temperature"], shared, outputs["at"]))
             continue
-        scores, (mine, theirs) = [pair.teacher for pair in classes], outputs["bins"]
-        if mine == theirs > 1:
-            terms.append(DistributionTerm(boxes, scores, mine, shared.teacher, outputs["at"]))
-        else:
-            terms.append(BoxTerm(boxes, scores, (mine, theirs), shared.teacher, outputs["at"]))
+        scores, bins = [pair.teacher for pair in classes], tuple(outputs["bins"])
+        kind = DistributionTerm if bins[0] == bins[1] > 1 else BoxTerm
+        terms.append(kind(boxes, scores, bins, shared.teacher, outputs["at"]))
     return terms
 
 

@@ -11,6 +11,7 @@ from torch import nn
 from ultralytics.utils import DEFAULT_CFG, LOGGER, RANK, YAML
 from ultralytics.utils.torch_utils import unset_deterministic
 
+from distill.adapters.ultralytics.columns import figures, without_ours
 from distill.adapters.ultralytics.gating import gate_neck, take_gates
 from distill.adapters.ultralytics.inheriting import inherit
 from distill.adapters.ultralytics.pairing import Seen, digest_of_weights
@@ -18,12 +19,11 @@ from distill.adapters.ultralytics.rehearsal import student_of
 from distill.adapters.ultralytics.session import Session, read_teacher, teacher_of
 from distill.adapters.ultralytics.staging import staged
 from distill.adapters.ultralytics.students import adopted
-from distill.adapters.ultralytics.supervision import supervised, taught
+from distill.adapters.ultralytics.supervision import taught
 from distill.adapters.ultralytics.transfer import follower_of
-from distill.adapters.ultralytics.wrapper import TOTAL, DistillingModule, WithTeacher
+from distill.adapters.ultralytics.wrapper import DistillingModule, WithTeacher
 from distill.modes import same_randomness
 from distill.records import keep_epochs
-from distill.terms import boxes, classes
 
 if TYPE_CHECKING:
     from ultralytics.engine.trainer import BaseTrainer as Base
@@ -31,8 +31,6 @@ else:  # the task's trainer stands behind the mixin
     Base = object
 
 KEY = "distill"  # the one argument of ours on `trainer.args`: a plain dict, which survives resume and DDP's children
-LOGGED = ("cos_", "r_", "std_", "agree_", "iou_")  # of the terms' figures, in results.csv
-RESPONSE_COLUMNS = (classes.COLUMN, boxes.COLUMN)
 
 
 class _Complete(Exception):
@@ -40,7 +38,7 @@ class _Complete(Exception):
 
 
 class DistillationMixin(Base):
-    """What a task's trainer gains: a teacher read beside the student, the proof, and checkpoints that appear whole.
+    """What a task's trainer gains: a teacher read beside the student, the proof, records, whole checkpoints.
 
     Without a teacher in its settings it trains plainly. Each method that it overrides calls the original.
     """
@@ -189,21 +187,12 @@ class DistillationMixin(Base):
     def label_loss_items(self, loss_items: Any = None, prefix: str = "train") -> Any:
         """Our losses exist in training only; validation would list them as zeros."""
         items = super().label_loss_items(loss_items, prefix)
-        if prefix == "train" or not supervised(self.own):
-            return items
-        pairs = (*self.own["pairs"], *self.own.get("gate_pairs", ()))
-        columns = (TOTAL, *RESPONSE_COLUMNS, *(f"at_{pair['name']}" for pair in pairs))
-        ours = {f"{prefix}/{name}" for name in columns}
-        return (
-            [i for i in items if i not in ours] if loss_items is None else {k: items[k] for k in items if k not in ours}
-        )
+        return items if prefix == "train" else without_ours(items, prefix, self.own)
 
     def save_metrics(self, metrics: dict[str, float]) -> None:
-        """Adds to results.csv, as means over the epoch, each pair's cosine and each gate's correlation and spread."""
+        """Adds our figures to results.csv, closes the digest of what the epoch showed, and keeps maps where asked."""
         if (wrapped := self.wrapped) is not None:
-            means = {f"train/{name}": v for name, v in wrapped.means().items() if name.startswith(LOGGED)}
-            weights = {f"train/weight_{name}": value for name, value in wrapped.distiller.weights.items()}
-            metrics = {**metrics, **means, **weights}
+            metrics = {**metrics, **figures(wrapped)}
         super().save_metrics(metrics)
         self.own.setdefault("order", []).append(self.seen.close())
         if self.session is not None:

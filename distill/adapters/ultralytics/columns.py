@@ -1,0 +1,29 @@
+"""What of ours stands in results.csv: losses in training alone, figures as means over the epoch, and weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from distill.adapters.ultralytics.supervision import supervised
+from distill.adapters.ultralytics.wrapper import TOTAL, DistillingModule
+from distill.terms import boxes, classes
+
+LOGGED = ("cos_", "r_", "std_", "agree_", "iou_")  # of the terms' figures
+
+
+def without_ours(items: Any, prefix: str, own: dict[str, Any]) -> Any:
+    """Labelled losses, names or a mapping from them, less ours: in validation they would stand as zeros."""
+    if not supervised(own):
+        return items
+    pairs = (*own["pairs"], *own.get("gate_pairs", ()))
+    ours = {f"{prefix}/{n}" for n in (TOTAL, classes.COLUMN, boxes.COLUMN, *(f"at_{pair['name']}" for pair in pairs))}
+    if isinstance(items, Mapping):
+        return {name: value for name, value in items.items() if name not in ours}
+    return [name for name in items if name not in ours]
+
+
+def figures(wrapped: DistillingModule) -> dict[str, float]:
+    """The epoch's means of each pair's cosine, each gate's correlation and spread, how outputs agree; the weights."""
+    means = {f"train/{name}": value for name, value in wrapped.means().items() if name.startswith(LOGGED)}
+    return {**means, **{f"train/weight_{name}": value for name, value in wrapped.distiller.weights.items()}}
