@@ -62,6 +62,9 @@ def _run(words: list[str], cwd: str, log: str, before: Callable[[], None] | None
     for stream in (1, 2):
         os.dup2(written, stream)
     os.chdir(cwd)
+    signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # tests that run in the background inherit that it is ignored
     from distill.cli import main
 
     if before is not None:
