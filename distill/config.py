@@ -80,10 +80,12 @@ def shipped_configs() -> list[Path]:
 
 def _typed(key: str, value: Any) -> Any:
     wanted = _kind(key)
-    unset = isinstance(value, str) and value.lower() == "none"  # but --layers none is an answer: no pairs
-    if value is None or (unset and wanted is not str and key != "layers"):
+    unset = isinstance(value, str) and value.lower() == "none"  # but --layers none is an answer
+    if value is None or (unset and wanted is not str and key not in ("layers", "response")):
         return getattr(Settings(), key)
     try:
+        if unset and key == "response":
+            return ()
         if wanted is tuple:
             items = value.split(",") if isinstance(value, str) else value
             items = items if isinstance(items, (list, tuple)) else [items]

@@ -12,10 +12,11 @@ from distill.errors import InputError
 FORMS = ("l2", "squared", "mean", "pearson")
 FOCUSES = ("none", "boxes", "teacher")
 GATES = ("none", "truth", "teacher", "shuffled")
-INITS = ("none", "teacher")
+INITS = ("auto", "none", "teacher")
 LOSSES = ("dice-ce", "dice")
 SCHEDULES = ("constant", "cosine")
 NO_PAIRS = ("none",)  # --layers none: no energy is compared
+USUAL = ("auto",)  # --response auto: class scores and boxes, as far as both heads have them
 RESPONSES = ("bce", "kl", "cwd", "pkd", "boxes")
 PRECISIONS = ("auto", "float32", "bfloat16")
 DEFAULT_SHARE = 0.2  # of the task's gradient at the tapped layers; more starves the task at the shared clipping of 10
@@ -41,6 +42,8 @@ def _one_of(choices: Sequence[str]) -> Range:
 
 
 def _of_responses(value: Sequence[str]) -> bool:
+    if tuple(value) == USUAL:
+        return True
     scores = [name for name in value if name != "boxes"]
     return set(value) <= set(RESPONSES) and len(set(value)) == len(value) and len(scores) <= 1
 
@@ -69,9 +72,9 @@ class Settings:
     )
     init: str = _option(
         NETWORKS,
-        "the student's first weights: none (drawn from the seed), or teacher (the strongest channels of a larger "
-        "network of the student's family)",
-        "none",
+        "the student's first weights: teacher (the strongest channels of a larger network of the student's family), "
+        "none (drawn from the seed), or auto (teacher where the student is a yaml and it fits)",
+        "auto",
         "WHAT",
         within=_one_of(INITS),
     )
@@ -110,10 +113,11 @@ class Settings:
     )
     response: tuple[str, ...] = _option(
         OUTPUTS,
-        "also transfer a detection head's outputs: class scores by bce, kl, cwd or pkd, and boxes (bce,boxes)",
-        default=(),
+        "transfer a detection head's outputs: class scores by bce, kl, cwd or pkd, and boxes (bce,boxes); none; "
+        "auto: bce,boxes as far as both heads have them",
+        default=USUAL,
         metavar="LIST",
-        within=(_of_responses, f"one of {', '.join(RESPONSES[:-1])}, and boxes: bce,boxes"),
+        within=(_of_responses, f"one of {', '.join(RESPONSES[:-1])}, and boxes (bce,boxes), or auto, or none"),
     )
     response_weight: float | None = _option(
         OUTPUTS,
@@ -124,7 +128,7 @@ class Settings:
     response_share: float = _option(
         OUTPUTS,
         "gradient of each response loss at the head's inputs, as a share of the task's",
-        DEFAULT_SHARE,
+        1.0,
         "S",
         within=POSITIVE,
     )

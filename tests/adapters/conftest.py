@@ -101,6 +101,7 @@ def train(
 ) -> Callable[..., distill.TrainResult]:
     monkeypatch.chdir(tmp_path)
     always = {"student": str(student), "data": str(scenes), "project": str(tmp_path / "runs"), **tiny}
+    always |= {"init": "none", "response": "none"}  # attention alone, from the weights that a run without teacher has
     always["teacher_precision"] = "float32"  # "auto" takes the faster one, so that two runs may differ in the last bits
 
     def run(**more: Any) -> distill.TrainResult:

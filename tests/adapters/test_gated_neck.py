@@ -342,7 +342,7 @@ def test_supervision_that_cannot_be_is_refused(
     planned: Callable[..., Plan], plain_pt: Path, gated_pt: Path, student: Path, teacher: Path
 ) -> None:
     guided = {"teacher": str(teacher), "gates": "teacher"}
-    unguided = {"teacher": str(teacher), "layers": ("none",)}
+    unguided = {"teacher": str(teacher), "layers": ("none",), "response": ()}
     assert "the student has no gates: add --gated-neck" in refusal(lambda: planned(plain_pt, guided))
     assert "without --teacher" in refusal(lambda: planned(gated_pt, {"gates": "shuffled"}))
     assert "leaves the teacher nothing to teach" in refusal(lambda: planned(plain_pt, unguided))

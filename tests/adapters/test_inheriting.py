@@ -307,13 +307,50 @@ def test_a_teacher_that_only_gives_the_first_weights(train: Train, big: Path, st
     assert "student after" in str(result)
 
 
+def test_nobody_has_to_ask_for_it(
+    train: Train, big: Path, teacher: Path, starts: list[dict[str, Tensor]], caplog: pytest.LogCaptureFixture
+) -> None:
+    result = train(teacher=big, init="auto")
+    assert same(starts[0], expected(big)) and result.manifest["initialised"]["share"] == 1.0
+    assert "initialised from teacher: " in caplog.text
+    result = train(teacher=teacher, init="none")
+    assert result.manifest["initialised"] is None
+
+
+@pytest.fixture
+def auto(scenes: Path, student: Path) -> Callable[..., tuple[str, tuple[str, ...]]]:
+    """What the default comes to, and what is told of it."""
+
+    def call(arguments: dict[str, Any] | None = None, **settings: Any) -> tuple[str, tuple[str, ...]]:
+        values = {"student": student, "data": scenes, **settings}
+        given = {key: str(value) for key, value in values.items()}
+        made = plan(settings_from(given), {"imgsz": 64, **(arguments or {})}, "the command")
+        return made.own["init"], tuple(line for line in made.lines if "drawn" in line or "initialised" in line)
+
+    return call
+
+
+def test_where_the_default_draws_weights(
+    auto: Callable[..., tuple[str, tuple[str, ...]]], big: Path, checkpoint: Callable[..., Path]
+) -> None:
+    assert auto(teacher=big)[0] == "teacher"
+    assert auto() == ("none", ())
+    given = checkpoint(micro(), name="given")
+    assert auto(teacher=big, student=given) == ("none", ())  # it has weights of its own
+    assert auto({"pretrained": str(given)}, teacher=big) == ("none", ())
+    assert auto(teacher=given) == ("none", ())  # as large as the student: a copy would have nothing to learn
+    init, (line,) = auto(teacher=checkpoint("yolov8s.yaml"), student="yolo11n.yaml")
+    assert init == "none"
+    assert line.startswith("first weights: drawn from the seed (yolov8s.pt: of another family than the student: ")
+
+
 def test_doctor_says_so_too(
     student: Path, scenes: Path, big: Path, tiny: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     given = {"student": str(student), "data": str(scenes), "teacher": str(big), "init": "teacher", **tiny}
     assert all(check.ok for check in doctor(**given))
     assert "initialised from teacher: " in capsys.readouterr().out
-    assert doctor(**given, layers="none") == ()
+    assert doctor(**given, layers="none", response="none") == ()
 
 
 # ---- what is refused

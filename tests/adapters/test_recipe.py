@@ -215,6 +215,27 @@ def test_turned_boxes_are_compared_by_distributions_or_not_at_all(
                 plan(settings_from(given), {"imgsz": 64}, "")
 
 
+def test_by_default_the_outputs_are_transferred_as_far_as_both_heads_have_them(
+    scenes: Path, student: Path, teacher: Path, checkpoint: Callable[..., Path], data: dict[str, Path]
+) -> None:
+    def told(**given: Any) -> tuple[list[str], str]:
+        values = {"student": str(student), "data": str(scenes), "teacher": str(teacher), **given}
+        made = plan(settings_from(values), {"imgsz": 64}, "")
+        left_out = [line.partition(":")[0] for line in made.lines if "left out" in line]
+        assert bool(made.own.get("outputs")) == bool(made.own["response"])
+        return list(made.own["response"]), " ".join(left_out)
+
+    assert told() == told(response="auto") == (["bce", "boxes"], "")
+    assert told(response="none") == told(response=()) == told(teacher=None) == ([], "")
+    transformer = checkpoint(micro(head=RTDETR), "rtdetr")
+    assert told(teacher=str(transformer)) == ([], "outputs of the heads are left out")
+    obb = {**micro(head=("OBB", ["nc", 1])), "reg_max": 1}
+    both = [str(checkpoint(obb, "obb", name=f"{who}1", seed=seed)) for seed, who in enumerate("st")]
+    assert told(student=both[0], teacher=both[1], data=str(data["obb"])) == (["bce"], "boxes of the heads are left out")
+    assert told(teacher_imgsz=96) == ([], "outputs of the heads are left out")
+
+
+ONLY_FIRST = {"init": "teacher", "layers": "none", "response": "none", "teacher": True}
 IDLE = [
     ({"focus": "boxes"}, "--focus has no effect with no --teacher"),
     ({"response": "bce"}, "--response has no effect with no --teacher"),
@@ -224,18 +245,18 @@ IDLE = [
     ({"hold": True}, "--hold has no effect with no --teacher"),
     ({"stop_with_mosaic": True}, "--stop-with-mosaic has no effect with no --teacher"),
     ({"teacher_fraction": 0.5}, "--teacher-fraction has no effect with no --teacher"),
-    ({"schedule": "cosine", "init": "teacher", "layers": "none", "teacher": True}, "only gives the first weights"),
-    ({"hold": True, "weight": 2, "teacher": True}, "all weights are fixed"),
+    ({"schedule": "cosine", **ONLY_FIRST}, "only gives the first weights"),
+    ({"hold": True, "weight": 2, "response": "none", "teacher": True}, "all weights are fixed"),
     ({"floor": 0.5, "teacher": True}, "without --schedule cosine"),
     ({"focus": "boxes", "layers": "none", "response": "bce", "teacher": True}, "with --layers none it has no effect"),
     ({"form": "mean", "layers": "none", "response": "bce", "teacher": True}, "with --layers none it has no effect"),
-    ({"response_share": 0.5, "teacher": True}, "without --response, or beside"),
+    ({"response_share": 0.5, "response": "none", "teacher": True}, "without --response, or beside"),
     ({"response_share": 0.5, "response": "bce", "response_weight": 1, "teacher": True}, "beside --response-weight"),
     ({"shuffled": True, "gates": "shuffled", "teacher": True}, "twice would be the true teacher"),
     ({"response": "bce", "teacher_imgsz": 64, "teacher": True}, "leave out --teacher-imgsz"),
     ({"temperature": 3, "response": "bce", "teacher": True}, "it softens"),
     ({"response": "bce,kl", "teacher": True}, "one of bce"),
-    ({"response_weight": 1, "teacher": True}, "without --response"),
+    ({"response_weight": 1, "response": "none", "teacher": True}, "without --response"),
 ]
 
 

@@ -58,9 +58,12 @@ def test_a_good_pairing_passes(
     done = run_cli(*words("doctor"), cwd=tmp_path / "cwd")
     assert done.returncode == 0, done.stderr
     end = done.stdout[done.stdout.rindex("taps:") :]
-    for check in ("taps", "teacher", "pair P3", "pair P4", "pair P5", "weight", "teacher on this data"):
+    for check in (
+        *("taps", "teacher", "pair P3", "pair P4", "pair P5", "class scores", "boxes"),
+        *("weight", "weight of classes", "weight of boxes", "teacher on this data"),
+    ):
         assert f"{check}: " in end
-    assert "FAIL" not in done.stdout and end.rstrip().endswith("all 7 checks passed")
+    assert "FAIL" not in done.stdout and end.rstrip().endswith("all 11 checks passed")
     assert "model.5 Conv" in done.stdout and "16x8x8" in done.stdout  # what is paired with what
 
 

@@ -101,7 +101,7 @@ def _check(settings: Settings) -> None:
     for key in DETECTORS_ONLY:
         if getattr(settings, key) != getattr(Settings(), key):
             raise InputError(f"--{key.replace('_', '-')} is for detectors: a U-Net has no such thing")
-    if settings.init != "none":
+    if settings.init == "teacher":
         raise InputError(f"--init {settings.init} is for detectors: a U-Net cannot start as a part of its teacher")
     if settings.teacher:
         return

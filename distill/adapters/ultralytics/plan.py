@@ -24,8 +24,9 @@ from distill.adapters.ultralytics.inputs import (
     read_data,
     read_model_yaml,
 )
-from distill.adapters.ultralytics.responses import check_recipe, planned_focus, planned_response
-from distill.adapters.ultralytics.students import started_from, stays
+from distill.adapters.ultralytics.responses import check_recipe, planned_focus, planned_response, with_response
+from distill.adapters.ultralytics.starting import first_weights
+from distill.adapters.ultralytics.students import stays
 from distill.adapters.ultralytics.supervision import BOXLESS, check_gates, check_pairs, teaches
 from distill.adapters.ultralytics.tasks import MODELS, TRAINERS
 from distill.adapters.ultralytics.trainers import KEY
@@ -94,6 +95,10 @@ def plan(settings: Settings, arguments: Mapping[str, Any], command: str) -> Plan
     gated = settings.gated_neck or (bool(gates_of(student.module)) and not kept)  # a kept network has what it has
     if gated:
         gate_neck(student.module, settings.seed)
+    teacher = read_checkpoint(_with_suffix(settings.teacher), "--teacher", settings.trust) if settings.teacher else None
+    names = ["item"] if theirs.get("single_cls") else ordered(data["names"])
+    known = ordered(teacher.names) if teacher else []
+    settings, lacking = with_response(settings, student.module, names, teacher and teacher.module, known, student.task)
     check_gates(settings, bool(gates_of(student.module)), student.task)
     check_recipe(settings, student.task, BOXLESS)
     schedule_of(settings.as_dict(), {**DEFAULT_CFG_DICT, **theirs})
@@ -109,14 +114,12 @@ def plan(settings: Settings, arguments: Mapping[str, Any], command: str) -> Plan
         # as they were asked: training itself replaces optimizer=auto, batch=-1 and more by what it found
         "arguments": {key: value for key, value in theirs.items() if key != "augmentations"},
     }
-    teacher = read_checkpoint(_with_suffix(settings.teacher), "--teacher", settings.trust) if settings.teacher else None
     own["teacher"] = teacher and str(teacher.path)
-    names = ["item"] if theirs.get("single_cls") else ordered(data["names"])
-    started = started_from(settings, theirs, student.module if is_yaml else None, teacher, dict(enumerate(names)))
+    drawn = student.module if is_yaml else None
+    own["init"], started = first_weights(settings, theirs, drawn, teacher, dict(enumerate(names)))
     pairs, gates, own["scores"], lines = _pairs(settings, theirs, student, teacher, data)
     own |= {"pairs": [asdict(pair) for pair in pairs], "gate_pairs": [asdict(pair) for pair in gates]}
     if teacher:
-        known = ordered(teacher.names)
         own["outputs"] = planned_response(settings, student.module, names, teacher.module, known, student.task)
     overrides = {
         **theirs,
@@ -129,7 +132,7 @@ def plan(settings: Settings, arguments: Mapping[str, Any], command: str) -> Plan
     }
     if settings.device is not None:
         overrides["device"] = checked_device(settings.device)
-    return Plan(TRAINERS[student.family, student.task], overrides, (*told(student.module), *started, *lines))
+    return Plan(TRAINERS[student.family, student.task], overrides, (*told(student.module), *started, *lacking, *lines))
 
 
 def checked_device(device: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from distill.adapters.ultralytics.anatomy import anatomy
@@ -12,7 +12,7 @@ from distill.adapters.ultralytics.supervision import teaches
 from distill.attention.layers import LayerInfo
 from distill.attention.pairs import Pair
 from distill.errors import InputError
-from distill.settings import NO_PAIRS, Settings
+from distill.settings import NO_PAIRS, USUAL, Settings
 from distill.terms.base import Term
 from distill.terms.boxes import BoxTerm, DistributionTerm
 from distill.terms.classes import ClassTerm
@@ -50,6 +50,28 @@ def planned_response(
         "at": list(anatomy(student).head_inputs),
         "shared": [list(shared.student), list(shared.teacher)],
     }
+
+
+def with_response(
+    settings: Settings, student: Any, names: Sequence[str], teacher: Any, known: Sequence[str], task: str
+) -> tuple[Settings, tuple[str, ...]]:
+    """The settings with `--response auto` turned into losses, as many as both heads have, and a line where it is fewer.
+
+    Arguments are as in `planned_response`, `teacher` None where there is none.
+    """
+    if settings.response != USUAL:
+        return settings, ()
+    if teacher is None:
+        return replace(settings, response=()), ()
+    lacking: tuple[str, ...] = ()
+    for response, rest in ((("bce", BOXES), "boxes"), (("bce",), "outputs")):
+        asked = replace(settings, response=response)
+        try:
+            planned_response(asked, student, names, teacher, known, task)
+            return asked, lacking
+        except InputError as error:
+            lacking = (f"{rest} of the heads are left out: {error}",)
+    return replace(settings, response=()), lacking
 
 
 def response_terms(own: Mapping[str, Any]) -> list[Term]:

@@ -32,7 +32,7 @@ def check_pairs(settings: Settings, pairs: Sequence[Pair], gates: Sequence[Pair]
     if both:
         raise InputError(f"--layers and --gates both guide {', '.join(sorted(both))}: once is enough")
     teaches = pairs or settings.response or any(pair.teacher for pair in gates)
-    if not teaches and settings.init == "none":
+    if not teaches and settings.init != "teacher":
         raise InputError(
             "--layers none leaves the teacher nothing to teach: add --response bce, --gates teacher, or --init"
         )

@@ -13,7 +13,7 @@ from typing import Any
 from distill.jobs.benching.recipes import Arm
 from distill.jobs.benching.states import DONE, Run
 
-WEIGHTS = ("init", "student", "model", "pretrained", "gated_neck", "freeze")  # settings that change initial weights
+WEIGHTS = ("student", "model", "pretrained", "gated_neck", "freeze")  # settings that change initial weights
 DATA = (  # settings that change which images come when, and how they look
     *(
         "data",
@@ -62,26 +62,32 @@ def pairing(arms: Sequence[Arm], runs: Iterable[Run]) -> Pairing:
     for run in runs:
         if run.state() == DONE:
             done += 1
-            if isinstance(start := run.manifest().get("start"), dict):
-                starts.setdefault(run.seed, {})[run.arm] = start
+            manifest = run.manifest()
+            if isinstance(start := manifest.get("start"), dict):
+                part = bool(manifest.get("initialised"))  # the first weights are a part of the teacher's
+                starts.setdefault(run.seed, {})[run.arm] = {**start, "part": part}
     found = [
         problem
-        for what, keys, differ in (
-            ("begins with other weights", WEIGHTS, _weights),
-            ("sees other images, or in another order,", DATA, _data),
+        for what, keys, kind, differ in (
+            ("begins with other weights", WEIGHTS, "part", _weights),
+            ("sees other images, or in another order,", DATA, None, _data),
         )
-        for problem in _problems([arm for arm in arms if not set(keys) & _keys(arm)], starts, what, differ)
+        for problem in _problems([arm for arm in arms if not set(keys) & _keys(arm)], starts, what, kind, differ)
     ]
     return Pairing(tuple(found), sum(map(len, starts.values())), done)
 
 
-def _problems(arms: Sequence[Arm], starts: Mapping[int, Mapping[str, Any]], what: str, differ: Any) -> list[str]:
+def _problems(
+    arms: Sequence[Arm], starts: Mapping[int, Mapping[str, Any]], what: str, kind: str | None, differ: Any
+) -> list[str]:
+    """Each arm is set against the first one of its `kind`, an entry of the start; all are of one kind for None."""
     seeds: dict[tuple[str, str], list[str]] = {}
     for seed, of_arm in starts.items():
         there = [arm.name for arm in arms if arm.name in of_arm]
-        for arm in there[1:]:
-            if where := differ(of_arm[there[0]], of_arm[arm]):
-                seeds.setdefault((arm, there[0]), []).append(f"{seed}{where if where != '=' else ''}")
+        for arm in there:
+            first = next(name for name in there if kind is None or of_arm[name][kind] == of_arm[arm][kind])
+            if where := differ(of_arm[first], of_arm[arm]):
+                seeds.setdefault((arm, first), []).append(f"{seed}{where if where != '=' else ''}")
     return [f"{arm} {what} than {first} in seed {', '.join(where)}" for (arm, first), where in seeds.items()]
 
 

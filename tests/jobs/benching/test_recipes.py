@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import yaml
 from distill.config import settings_from, shipped_configs, split
 from distill.errors import InputError
 from distill.jobs.benching.recipes import find_recipe, read_arms, resolve
+from distill.settings import Settings
 
 COMMON = {"student": "s.yaml", "data": "d.yaml", "teacher": "t.pt", "epochs": "30"}
 SHIPPED = sorted((shipped_configs()[0] / "recipes").glob("*.yaml"))
@@ -26,11 +28,9 @@ def test_every_shipped_recipe_says_what_it_is_and_holds_known_settings(file: Pat
     settings_from(split(arm.values)[0])
 
 
-def test_default_is_attention() -> None:
-    attention, default = (yaml.safe_load(find_recipe(name).read_text()) for name in ("attention", "default"))
-    assert attention == default
-    settings = settings_from(split(attention)[0])
-    assert (settings.share, settings.p, settings.form) == (0.2, 2.0, "l2")
+def test_default_says_what_the_defaults_are() -> None:
+    given = settings_from(split(yaml.safe_load(find_recipe("default").read_text()))[0])
+    assert given.layers == ("P3", "P4", "P5") and replace(given, layers=()) == Settings()
 
 
 def test_the_teacher_goes_where_it_belongs() -> None:

@@ -139,18 +139,23 @@ def starts(folder: Path, plan: Plan, digests: dict[tuple[str, int], tuple[str, l
     shutil.rmtree(folder, ignore_errors=True)
     for run in runs_of(plan, folder):
         weights, data = digests[run.arm, run.seed]
-        kit.leave(run, [0.1], start={"weights": weights, "data": data})
+        part = {"share": 1.0} if run.arm.startswith("part") else None
+        kit.leave(run, [0.1], start={"weights": weights, "data": data}, initialised=part)
     return str(pairing(plan.arms, runs_of(plan, folder)))
 
 
 def test_pairing(tmp_path: Path) -> None:
-    plan = kit.plan(["plain", "other", kit.arm("warm", init="teacher"), kit.arm("half", batch=8)], (0, 1))
-    same = {(arm, seed): (f"w{seed}", ["a", "b"]) for arm in ("plain", "other", "warm", "half") for seed in (0, 1)}
+    arms = ["plain", "other", kit.arm("warm", pretrained=False), kit.arm("half", batch=8), "part", "part2"]
+    plan = kit.plan(arms, (0, 1))
+    same = {(arm.name, seed): (f"w{seed}", ["a", "b"]) for arm in plan.arms for seed in (0, 1)}
+    same |= {(arm, seed): ("teacher's", ["a", "b"]) for arm in ("part", "part2") for seed in (0, 1)}
     assert starts(tmp_path / "a", plan, same).startswith("paired: yes (")
     meant = {**same, ("warm", 0): ("x", ["a", "b"]), ("half", 1): ("w1", ["c"])}
     assert starts(tmp_path / "b", plan, meant).startswith("paired: yes (")
     weights = starts(tmp_path / "c", plan, {**same, ("other", 1): ("x", ["a", "b"])})
     assert weights == "paired: no: other begins with other weights than plain in seed 1"
+    part = starts(tmp_path / "e", plan, {**same, ("part2", 1): ("w1", ["a", "b"])})
+    assert part == "paired: no: part2 begins with other weights than part in seed 1"
     data = starts(tmp_path / "d", plan, {**same, ("warm", 0): ("x", ["a", "c"])})
     assert data == "paired: no: warm sees other images, or in another order, than plain in seed 0 (from epoch 2)"
 
