@@ -45,7 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         settings, _ = resolved(arguments.config, values)
         if settings.teacher and settings.weight == 0:
-            raise InputError("--weight 0 would distil nothing of attention: take --layers none, or leave --teacher out for plain training")
+            raise InputError("--weight 0 would distil nothing of attention: take --layers none, or no --teacher")
         result = train(arguments.config, **values)
     print(f"\n{result}")
     return 0

@@ -73,7 +73,8 @@ def _paired(results: Results, arms: Sequence[str]) -> Iterator[Section]:
 
 def _course(results: Results, arms: Sequence[str]) -> Iterator[Section]:
     score = f"{results.score.removeprefix('metrics/')}, points"
-    if epochs := plots.courses(results, arms):
+    epochs = plots.courses(results, arms)
+    if any(len(line.xs) > 1 for line in epochs):  # with val=False only the last epoch is known
         by_time = Chart("Against time", "minutes", score, plots.courses(results, arms, clock=True))
         yield Section("Course of training", COURSE, [Chart("Against the epoch", "epoch", score, epochs), by_time])
 

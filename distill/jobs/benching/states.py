@@ -98,7 +98,13 @@ def runs_of(plan: Plan, bench: Path) -> list[Run]:
 def scores(run: Run) -> list[float]:
     """The task's main figure after each epoch, of the averaged weights that are saved; NaN where there is none."""
     rows, key = run.rows(), str(run.manifest().get("score"))
-    return [number(row.get(key, row.get(f"val/{key}"))) for row in rows]
+    return [number(row.get(key, row.get(f"val/{key}"))) if _validated(row) else math.nan for row in rows]
+
+
+def _validated(row: Mapping[str, Any]) -> bool:
+    """Ultralytics writes zeros for epochs that `val=False` left out, where a loss is never exactly 0."""
+    losses = [number(value) for key, value in row.items() if key.startswith("val/") and key.endswith("loss")]
+    return not losses or any(losses)
 
 
 def clock(run: Run) -> list[float]:

@@ -132,6 +132,15 @@ def test_a_unets_table(tmp_path: Path) -> None:
     assert scores(run) == [0.5, 0.625] and clock(run) == [10, 21.5]
 
 
+def test_epochs_that_were_not_validated_have_no_score(tmp_path: Path) -> None:
+    """As with val=False: Ultralytics writes zeros. A network that finds nothing has a score of 0, but a loss."""
+    run = runs_of(kit.plan(["plain"], (0,)), tmp_path)[0]
+    kit.leave(run, [0.0])
+    lines = ["epoch,time,metrics/mAP50-95(B),val/box_loss,val/cls_loss", "1,10,0,0,0", "2,20,0,1.5,0", "3,30,0.4,1.2,1"]
+    (run.folder / "results.csv").write_text("\n".join(lines))
+    assert math.isnan(scores(run)[0]) and scores(run)[1:] == [0.0, 0.4]
+
+
 # ---- the start of paired runs
 
 
