@@ -84,12 +84,11 @@ def _typed(key: str, value: Any) -> Any:
     if value is None or (unset and wanted is not str and key not in ("layers", "response")):
         return getattr(Settings(), key)
     try:
-        if unset and key == "response":
-            return ()
         if wanted is tuple:
             items = value.split(",") if isinstance(value, str) else value
             items = items if isinstance(items, (list, tuple)) else [items]
-            return tuple(str(item).strip() for item in items if str(item).strip())
+            given = tuple(str(item).strip() for item in items if str(item).strip())
+            return () if key == "response" and [item.lower() for item in given] == ["none"] else given
         if wanted is bool:
             return _boolean(key, value)
         if wanted is str:

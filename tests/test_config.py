@@ -209,3 +209,9 @@ def test_a_bare_name_means_a_file_of_the_package(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "six-layers.yaml").write_text("p: 1", encoding="utf-8")
     assert read_config("six-layers.yaml") == {"p": 1}  # the user's own file comes first
+
+
+def test_ways_to_say_that_no_outputs_are_transferred():
+    for value in ("none", "None", ["none"], (), []):
+        assert settings_from({"response": value}).response == ()
+    assert settings_from({"response": None}).response == settings_from({"response": "auto"}).response == ("auto",)

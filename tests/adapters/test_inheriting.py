@@ -333,12 +333,16 @@ def auto(scenes: Path, student: Path) -> Callable[..., tuple[str, tuple[str, ...
 def test_where_the_default_draws_weights(
     auto: Callable[..., tuple[str, tuple[str, ...]]], big: Path, checkpoint: Callable[..., Path]
 ) -> None:
-    assert auto(teacher=big)[0] == "teacher"
+    assert auto(teacher=big)[0] == auto(teacher=big, layers="none", response="none")[0] == "teacher"
     assert auto() == ("none", ())
     given = checkpoint(micro(), name="given")
     assert auto(teacher=big, student=given) == ("none", ())  # it has weights of its own
     assert auto({"pretrained": str(given)}, teacher=big) == ("none", ())
     assert auto(teacher=given) == ("none", ())  # as large as the student: a copy would have nothing to learn
+    assert auto(teacher=checkpoint("yolo11n.yaml", nc=80), student="yolo11n.yaml") == (
+        "none",
+        (),
+    )  # but for the classes
     init, (line,) = auto(teacher=checkpoint("yolov8s.yaml"), student="yolo11n.yaml")
     assert init == "none"
     assert line.startswith("first weights: drawn from the seed (yolov8s.pt: of another family than the student: ")

@@ -254,6 +254,7 @@ IDLE = [
     ({"response_share": 0.5, "response": "bce", "response_weight": 1, "teacher": True}, "beside --response-weight"),
     ({"shuffled": True, "gates": "shuffled", "teacher": True}, "twice would be the true teacher"),
     ({"response": "bce", "teacher_imgsz": 64, "teacher": True}, "leave out --teacher-imgsz"),
+    ({"response_share": 0.5, "teacher_imgsz": 96, "teacher": True}, "no effect: outputs of the heads are left out: "),
     ({"temperature": 3, "response": "bce", "teacher": True}, "it softens"),
     ({"response": "bce,kl", "teacher": True}, "one of bce"),
     ({"response_weight": 1, "response": "none", "teacher": True}, "without --response"),

@@ -99,7 +99,7 @@ def _check(settings: Settings) -> None:
             "--data is missing: a data.yaml, a dataset.json, a folder, or 'scenes' or 'volumes' (generated)"
         )
     for key in DETECTORS_ONLY:
-        if getattr(settings, key) != getattr(Settings(), key):
+        if getattr(settings, key) not in (getattr(Settings(), key), ()):
             raise InputError(f"--{key.replace('_', '-')} is for detectors: a U-Net has no such thing")
     if settings.init == "teacher":
         raise InputError(f"--init {settings.init} is for detectors: a U-Net cannot start as a part of its teacher")

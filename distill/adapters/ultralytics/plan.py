@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +69,10 @@ def plan(settings: Settings, arguments: Mapping[str, Any], command: str) -> Plan
             read_checkpoint(theirs[name], f"{name}=", settings.trust)
     only_first = settings.init == "teacher" and not teaches(settings)
     if settings.teacher and theirs.get("distill_model") and not only_first:
-        raise InputError("--teacher and distill_model= both name a teacher: ours or Ultralytics' own, not both at once")
+        raise InputError(
+            "--teacher and distill_model= both name a teacher: ours or Ultralytics' own, not both at once "
+            "(but for first weights alone: --init teacher --layers none --response none)"
+        )
     if Path(settings.teacher or "").suffix.lower() in (".yaml", ".yml"):
         raise InputError(f"--teacher {settings.teacher}: a description, not a trained network: give a .pt")
     for name in ("logits", "loss"):
@@ -117,6 +120,7 @@ def plan(settings: Settings, arguments: Mapping[str, Any], command: str) -> Plan
     own["teacher"] = teacher and str(teacher.path)
     drawn = student.module if is_yaml else None
     own["init"], started = first_weights(settings, theirs, drawn, teacher, dict(enumerate(names)))
+    settings = replace(settings, init=own["init"])
     pairs, gates, own["scores"], lines = _pairs(settings, theirs, student, teacher, data)
     own |= {"pairs": [asdict(pair) for pair in pairs], "gate_pairs": [asdict(pair) for pair in gates]}
     if teacher:

@@ -71,6 +71,9 @@ def with_response(
             return asked, lacking
         except InputError as error:
             lacking = (f"{rest} of the heads are left out: {error}",)
+    for name in ("response_weight", "response_share"):
+        if getattr(settings, name) != getattr(Settings, name):
+            raise InputError(f"--{name.replace('_', '-')} has no effect: {lacking[0]}")
     return replace(settings, response=()), lacking
 
 

@@ -49,9 +49,10 @@ def _check_asked(settings: Settings, arguments: Mapping[str, Any], student: Any,
         raise InputError("--init teacher and pretrained= both bring the student's first weights: leave one out")
 
 
-def _larger(teacher: nn.Module, student: nn.Module) -> bool:
-    sizes = [sum(parameter.numel() for parameter in network.parameters()) for network in (teacher, student)]
-    return sizes[0] > sizes[1]
+def _larger(teacher: Any, student: Any) -> bool:
+    """Is any tensor of the teacher's larger, its head apart, which grows with the classes?"""
+    mine, theirs = (network.model[:-1].state_dict() for network in (student, teacher))
+    return any(theirs[name].numel() > mine[name].numel() for name in theirs.keys() & mine.keys())
 
 
 def _inherited(student: Any, teacher: Any, names: Mapping[int, str]) -> str:

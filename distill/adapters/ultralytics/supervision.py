@@ -34,7 +34,7 @@ def check_pairs(settings: Settings, pairs: Sequence[Pair], gates: Sequence[Pair]
     teaches = pairs or settings.response or any(pair.teacher for pair in gates)
     if not teaches and settings.init != "teacher":
         raise InputError(
-            "--layers none leaves the teacher nothing to teach: add --response bce, --gates teacher, or --init"
+            "--layers none leaves the teacher nothing to teach: add --response bce, --gates teacher, or --init teacher"
         )
     if settings.heatmaps and not pairs:
         raise InputError("--heatmaps keeps the maps of paired layers, and --layers none pairs none: leave one out")

@@ -108,7 +108,9 @@ def check(arm: Arm, seed: int, device: tuple[str, ...], trust: bool) -> Arm:
     try:
         settings, arguments = resolved(None, values)
         if settings.teacher and settings.weight == 0:
-            raise InputError("weight: 0 would distil nothing: teacher: none is plain training")
+            raise InputError(
+                "weight: 0 would distil nothing of attention: layers: none says so, teacher: none is plain training"
+            )
         adapter_for(settings).plan(settings, arguments, command_line())
     except InputError as error:
         raise InputError(f"arm '{arm.name}': {error}") from error

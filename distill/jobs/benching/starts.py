@@ -64,12 +64,12 @@ def pairing(arms: Sequence[Arm], runs: Iterable[Run]) -> Pairing:
             done += 1
             manifest = run.manifest()
             if isinstance(start := manifest.get("start"), dict):
-                part = bool(manifest.get("initialised"))  # the first weights are a part of the teacher's
-                starts.setdefault(run.seed, {})[run.arm] = {**start, "part": part}
+                teacher = (manifest.get("teacher") or {}).get("sha256", "") if manifest.get("initialised") else None
+                starts.setdefault(run.seed, {})[run.arm] = {**start, "part of": teacher}
     found = [
         problem
         for what, keys, kind, differ in (
-            ("begins with other weights", WEIGHTS, "part", _weights),
+            ("begins with other weights", WEIGHTS, "part of", _weights),
             ("sees other images, or in another order,", DATA, None, _data),
         )
         for problem in _problems([arm for arm in arms if not set(keys) & _keys(arm)], starts, what, kind, differ)

@@ -141,6 +141,11 @@ def test_weights_of_a_new_student_follow_from_the_seed(given):
     assert not all(torch.equal(one[key], other[key]) for key in one)
 
 
+def test_nothing_that_is_a_detectors_may_be_said_of_a_unet(given):
+    """A recipe for both kinds may say that no outputs of a head are compared, and that weights are drawn."""
+    assert planned({**given(), "response": "none", "init": "none"}).new_student() is not None
+
+
 # ---- what is refused
 
 
@@ -154,6 +159,7 @@ def test_weights_of_a_new_student_follow_from_the_seed(given):
         ({"gated_neck": True}, ["--gated-neck is for detectors"]),
         ({"teacher_precision": "bfloat16"}, ["--teacher-precision is for detectors"]),
         ({"init": "teacher"}, ["--init teacher is for detectors"]),
+        ({"response": "bce"}, ["--response is for detectors"]),
         ({"layers": "D1"}, ["--layers without --teacher"]),
         ({"weight": 2.0}, ["--weight without --teacher"]),
         ({"logits": 2.0}, ["--logits without --teacher"]),

@@ -149,15 +149,25 @@ def starts(folder: Path, plan: Plan, digests: dict[tuple[str, int], tuple[str, l
     for run in runs_of(plan, folder):
         weights, data = digests[run.arm, run.seed]
         part = {"share": 1.0} if run.arm.startswith("part") else None
-        kit.leave(run, [0.1], start={"weights": weights, "data": data}, initialised=part)
+        teacher = {"sha256": "other" if run.arm == "part of another" else "one"}
+        kit.leave(run, [0.1], start={"weights": weights, "data": data}, initialised=part, teacher=teacher)
     return str(pairing(plan.arms, runs_of(plan, folder)))
 
 
 def test_pairing(tmp_path: Path) -> None:
-    arms = ["plain", "other", kit.arm("warm", pretrained=False), kit.arm("half", batch=8), "part", "part2"]
+    arms = [
+        "plain",
+        "other",
+        kit.arm("warm", pretrained=False),
+        kit.arm("half", batch=8),
+        "part",
+        "part2",
+        "part of another",
+    ]
     plan = kit.plan(arms, (0, 1))
     same = {(arm.name, seed): (f"w{seed}", ["a", "b"]) for arm in plan.arms for seed in (0, 1)}
     same |= {(arm, seed): ("teacher's", ["a", "b"]) for arm in ("part", "part2") for seed in (0, 1)}
+    same |= {("part of another", seed): ("the other's", ["a", "b"]) for seed in (0, 1)}
     assert starts(tmp_path / "a", plan, same).startswith("paired: yes (")
     meant = {**same, ("warm", 0): ("x", ["a", "b"]), ("half", 1): ("w1", ["c"])}
     assert starts(tmp_path / "b", plan, meant).startswith("paired: yes (")
