@@ -45,9 +45,8 @@ class _OfBoxes:
         return tuple(p.student for p in self.pairs), (*(p.teacher for p in self.pairs), *self.scores)
 
     def __call__(self, student: View, teacher: View, batch: Batch) -> dict[str, Reading]:
-        mine, theirs = (
-            flat(side) for side in zip(*levels(self.pairs, student, teacher), strict=True)
-        )  # (B, N, 4 bins)
+        sides = zip(*levels(self.pairs, student, teacher), strict=True)
+        mine, theirs = map(flat, sides)  # (B, N, 4 bins)
         logits = flat([teacher.features[layer].float() for layer in self.scores])
         weights = confidence(logits if self.known is None else logits[..., list(self.known)])  # (B, N)
         with torch.no_grad():

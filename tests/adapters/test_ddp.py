@@ -82,7 +82,8 @@ def test_both_processes_measured_one_weight(together: Run) -> None:
     """What rank 0 wrote down holds for all: the mean of what each found (`gloo` sees to it that they find others)."""
     first, second = together.processes
     manifest = together.result.manifest
-    assert first["weights"] == second["weights"] == manifest["weights"] and manifest["weights"]["attention"] > 0
+    assert first["weights"] == second["weights"] == manifest["weights"]
+    assert manifest["weights"].keys() == {"attention", "classes", "boxes"} and min(manifest["weights"].values()) > 0
     assert first["precision"] == second["precision"] == manifest["teacher_precision"]
 
 
@@ -108,6 +109,7 @@ def test_one_table_and_one_manifest(together: Run, alone: Run, teacher: Path) ->
     assert [row["epoch"] for row in listed] == [1, 2]
     assert list(listed[0]) == list(rows(alone.result.table)[0])
     assert all(0 < row["train/at_loss"] < 10 and 0 < row["train/cos_P3"] <= 1 for row in listed)
+    assert all({"train/at_cls", "train/at_box"} <= row.keys() for row in listed)
     manifest, expected = together.result.manifest, alone.result.manifest
     assert manifest.keys() == expected.keys() and manifest["finished"] and manifest["world_size"] == 2
     assert manifest["after"]["metrics"].keys() == expected["after"]["metrics"].keys()
@@ -132,7 +134,7 @@ def test_the_step_is_that_of_one_process_with_the_whole_batch(run: Callable[...,
 
     Tolerance: as above, now through a backward pass.
     """
-    only_ours = {**dict.fromkeys(("box", "cls", "dfl", "weight_decay"), 0.0), "weight": 1.0}
+    only_ours = {**dict.fromkeys(("box", "cls", "dfl", "weight_decay"), 0.0), "weight": 1.0, "response": "none"}
     ways = [
         run(t, epochs=1, optimizer="SGD", teacher_precision="float32", **only_ours) for t in (gloo.Gloo, gloo.Witness)
     ]

@@ -11,7 +11,8 @@ import torch
 from ultralytics.utils import YAML
 
 from distill import InputError, TrainResult
-from distill.adapters.ultralytics.plan import Plan, image_size, plan
+from distill.adapters.ultralytics.matching import image_size
+from distill.adapters.ultralytics.plan import Plan, plan
 from distill.adapters.ultralytics.tasks import DistillDetectionTrainer, DistillRTDETRTrainer
 from distill.adapters.ultralytics.trainers import KEY
 from distill.config import settings_from

@@ -218,9 +218,9 @@ def test_turned_boxes_are_compared_by_distributions_or_not_at_all(
 def test_by_default_the_outputs_are_transferred_as_far_as_both_heads_have_them(
     scenes: Path, student: Path, teacher: Path, checkpoint: Callable[..., Path], data: dict[str, Path]
 ) -> None:
-    def told(**given: Any) -> tuple[list[str], str]:
+    def told(arguments: dict[str, Any] | None = None, **given: Any) -> tuple[list[str], str]:
         values = {"student": str(student), "data": str(scenes), "teacher": str(teacher), **given}
-        made = plan(settings_from(values), {"imgsz": 64}, "")
+        made = plan(settings_from(values), {"imgsz": 64, **(arguments or {})}, "")
         left_out = [line.partition(":")[0] for line in made.lines if "left out" in line]
         assert bool(made.own.get("outputs")) == bool(made.own["response"])
         return list(made.own["response"]), " ".join(left_out)
@@ -233,6 +233,9 @@ def test_by_default_the_outputs_are_transferred_as_far_as_both_heads_have_them(
     both = [str(checkpoint(obb, "obb", name=f"{who}1", seed=seed)) for seed, who in enumerate("st")]
     assert told(student=both[0], teacher=both[1], data=str(data["obb"])) == (["bce"], "boxes of the heads are left out")
     assert told(teacher_imgsz=96) == ([], "outputs of the heads are left out")
+    several, one = {"single_cls": True}, checkpoint(micro(2), nc=1)  # a class "item" is none of the teacher's six
+    assert told(several) == ([], "outputs of the heads are left out")
+    assert told(several, teacher=str(one)) == (["bce", "boxes"], "")
 
 
 ONLY_FIRST = {"init": "teacher", "layers": "none", "response": "none", "teacher": True}

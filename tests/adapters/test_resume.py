@@ -110,7 +110,8 @@ def manifest(folder: Path) -> dict[str, Any]:
 def settings(folder: Path) -> dict[str, Any]:
     """What a run must keep whatever happens to it."""
     found = manifest(folder)
-    return {key: found[key] for key in ("weights", "teacher_precision", "seed", "pairs", "teacher", "command", "data")}
+    keys = ("weights", "teacher_precision", "seed", "pairs", "teacher", "initialised", "command", "data")
+    return {key: found[key] for key in keys}
 
 
 def check_finished(folder: Path, whole: Path, kept: dict[str, Any], epochs: int = EPOCHS) -> None:
@@ -118,7 +119,12 @@ def check_finished(folder: Path, whole: Path, kept: dict[str, Any], epochs: int 
     table = rows(folder / "results.csv")
     assert [row["epoch"] for row in table] == list(range(1, epochs + 1))
     assert list(table[0]) == list(rows(whole / "results.csv")[0])
-    assert all(row["train/at_loss"] > 0 and row["train/cos_P3"] > 0 for row in table)
+    assert all(row[f"train/{name}"] > 0 for row in table for name in ("at_loss", "cos_P3", "at_cls", "at_box"))
+    assert kept["initialised"]["share"] == 1.0 and kept["weights"].keys() == {
+        "attention",
+        "classes",
+        "boxes",
+    }  # the default
     assert manifest(folder)["finished"] and manifest(folder).keys() == manifest(whole).keys()
     assert settings(folder) == kept
     used = yaml.safe_load((folder / "args.yaml").read_text())[KEY]

@@ -52,29 +52,29 @@ def planned_response(
     }
 
 
-def with_response(
+def settled_response(
     settings: Settings, student: Any, names: Sequence[str], teacher: Any, known: Sequence[str], task: str
-) -> tuple[Settings, tuple[str, ...]]:
-    """The settings with `--response auto` turned into losses, as many as both heads have, and a line where it is fewer.
+) -> tuple[Settings, dict[str, Any], tuple[str, ...]]:
+    """The settings with `--response auto` turned into losses, `own["outputs"]`, and a line where something is left out.
 
-    Arguments are as in `planned_response`, `teacher` None where there is none.
+    `auto` becomes as many losses as both heads have outputs for. Arguments are as in `planned_response`, `teacher` None
+    where there is none. Raises InputError for losses that were asked for and cannot be.
     """
-    if settings.response != USUAL:
-        return settings, ()
     if teacher is None:
-        return replace(settings, response=()), ()
+        return (replace(settings, response=()) if settings.response == USUAL else settings), {}, ()
+    if settings.response != USUAL:
+        return settings, planned_response(settings, student, names, teacher, known, task), ()
     lacking: tuple[str, ...] = ()
     for response, rest in ((("bce", BOXES), "boxes"), (("bce",), "outputs")):
         asked = replace(settings, response=response)
         try:
-            planned_response(asked, student, names, teacher, known, task)
-            return asked, lacking
+            return asked, planned_response(asked, student, names, teacher, known, task), lacking
         except InputError as error:
             lacking = (f"{rest} of the heads are left out: {error}",)
     for name in ("response_weight", "response_share"):
         if getattr(settings, name) != getattr(Settings, name):
             raise InputError(f"--{name.replace('_', '-')} has no effect: {lacking[0]}")
-    return replace(settings, response=()), lacking
+    return replace(settings, response=()), {}, lacking
 
 
 def response_terms(own: Mapping[str, Any]) -> list[Term]:

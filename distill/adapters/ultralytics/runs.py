@@ -13,9 +13,10 @@ from typing import Any
 
 from ultralytics.utils import LOGGER
 
+from distill.adapters.ultralytics.devices import checked_device
 from distill.adapters.ultralytics.environment import TRUST, quiet
 from distill.adapters.ultralytics.inputs import read_checkpoint, read_data
-from distill.adapters.ultralytics.plan import Plan, checked_device, plan
+from distill.adapters.ultralytics.plan import Plan, plan
 from distill.adapters.ultralytics.session import read_teacher
 from distill.adapters.ultralytics.tasks import TRAINERS
 from distill.adapters.ultralytics.trainers import KEY

@@ -11,9 +11,9 @@ import torch
 from ultralytics.utils.torch_utils import parse_device, select_device
 
 from distill.adapters.ultralytics.anatomy import channels_of, stride_of
+from distill.adapters.ultralytics.devices import checked_device
 from distill.adapters.ultralytics.environment import quiet
 from distill.adapters.ultralytics.inputs import Checkpoint, ModelYaml, read_checkpoint, read_model_yaml
-from distill.adapters.ultralytics.plan import checked_device
 from distill.adapters.ultralytics.tasks import MODELS
 from distill.modes import same_randomness
 

@@ -5,7 +5,7 @@ Each run's manifest may hold `start`: a digest of the initial weights, and one p
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any
@@ -66,33 +66,37 @@ def pairing(arms: Sequence[Arm], runs: Iterable[Run]) -> Pairing:
             if isinstance(start := manifest.get("start"), dict):
                 teacher = (manifest.get("teacher") or {}).get("sha256", "") if manifest.get("initialised") else None
                 starts.setdefault(run.seed, {})[run.arm] = {**start, "part of": teacher}
-    found = [
-        problem
-        for what, keys, kind, differ in (
-            ("begins with other weights", WEIGHTS, "part of", _weights),
-            ("sees other images, or in another order,", DATA, None, _data),
-        )
-        for problem in _problems([arm for arm in arms if not set(keys) & _keys(arm)], starts, what, kind, differ)
-    ]
-    return Pairing(tuple(found), sum(map(len, starts.values())), done)
-
-
-def _problems(
-    arms: Sequence[Arm], starts: Mapping[int, Mapping[str, Any]], what: str, kind: str | None, differ: Any
-) -> list[str]:
-    """Each arm is set against the first one of its `kind`, an entry of the start; all are of one kind for None."""
-    seeds: dict[tuple[str, str], list[str]] = {}
+    problems: dict[str, list[str]] = {}
     for seed, of_arm in starts.items():
-        there = [arm.name for arm in arms if arm.name in of_arm]
-        for arm in there:
-            first = next(name for name in there if kind is None or of_arm[name][kind] == of_arm[arm][kind])
-            if where := differ(of_arm[first], of_arm[arm]):
-                seeds.setdefault((arm, first), []).append(f"{seed}{where if where != '=' else ''}")
-    return [f"{arm} {what} than {first} in seed {', '.join(where)}" for (arm, first), where in seeds.items()]
+        for problem, where in _differences(arms, of_arm):
+            problems.setdefault(problem, []).append(f"{seed}{where}")
+    found = tuple(f"{problem} in seed {', '.join(seeds)}" for problem, seeds in problems.items())
+    return Pairing(found, sum(map(len, starts.values())), done)
 
 
-def _weights(a: Mapping[str, Any], b: Mapping[str, Any]) -> str:
-    return "=" if None not in (one := a.get("weights"), two := b.get("weights")) and one != two else ""
+def _differences(arms: Sequence[Arm], starts: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
+    """What sets an arm apart from the first one that should have begun as it did, and from which epoch on."""
+    for teacher in dict.fromkeys(start["part of"] for start in starts.values()):  # None: the weights were drawn
+        alike = [name for name in _silent(arms, WEIGHTS, starts) if starts[name]["part of"] == teacher]
+        for name in alike[1:]:
+            if _weights(starts[alike[0]], starts[name]):
+                yield f"{name} begins with other weights than {alike[0]}", ""
+    alike = _silent(arms, DATA, starts)
+    for name in alike[1:]:
+        if where := _data(starts[alike[0]], starts[name]):
+            yield f"{name} sees other images, or in another order, than {alike[0]}", where
+
+
+def _silent(arms: Sequence[Arm], keys: Sequence[str], starts: Mapping[str, Any]) -> list[str]:
+    """The arms that are there and whose recipes say nothing of these settings."""
+    return [
+        arm.name for arm in arms if arm.name in starts and not {k.replace("-", "_") for k in arm.recipe} & set(keys)
+    ]
+
+
+def _weights(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
+    """Whether they differ, as far as both are known."""
+    return None not in (one := a.get("weights"), two := b.get("weights")) and one != two
 
 
 def _data(a: Mapping[str, Any], b: Mapping[str, Any]) -> str:
@@ -101,7 +105,3 @@ def _data(a: Mapping[str, Any], b: Mapping[str, Any]) -> str:
         if None not in (one, two) and one != two:
             return f" (from epoch {epoch})"
     return ""
-
-
-def _keys(arm: Arm) -> set[str]:
-    return {key.replace("-", "_") for key in arm.recipe}
