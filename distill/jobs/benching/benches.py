@@ -18,7 +18,7 @@ from distill.jobs.benching.processes import alone
 from distill.jobs.benching.recipes import read_arms
 from distill.jobs.benching.results import Results, collect
 from distill.jobs.benching.running import Command, Pool, train_command
-from distill.jobs.benching.seeds import read_seeds
+from distill.jobs.benching.seeds import named, read_seeds
 from distill.jobs.benching.states import DONE, FAILED, Run, runs_of
 from distill.jobs.benching.tables import write_tables
 from distill.jobs.benching.timing import Timing, remaining
@@ -142,7 +142,8 @@ def _opening(plan: Plan, folder: Path, runs: Sequence[Run], left: Sequence[Run],
     known = "the first runs will tell how long it takes" if time is None else f"{remaining(time)}, as measured"
     kept = f", {len(runs) - len(left)} of them done" if len(left) < len(runs) else ""
     return (
-        f"bench {folder}: {len(plan.arms)} arms x {len(plan.seeds)} seeds = {len(runs)} runs{kept}, "
+        f"bench {folder}: {len(plan.arms)} arms x {len(plan.seeds)} seeds ({named(plan.seeds)}) = {len(runs)} runs"
+        f"{kept}, "
         f"{slots} at a time{f' on {plan.threads} of the cores each' if plan.threads else ''}; {known}"
     )
 

@@ -10,6 +10,7 @@ from distill.jobs.benching import plots, rows, words
 from distill.jobs.benching.closeness import IMAGES
 from distill.jobs.benching.paired import MOST
 from distill.jobs.benching.results import Results
+from distill.jobs.benching.seeds import named
 from distill.view.benching import page
 from distill.view.benching.content import Chart, Content, Section, Table
 
@@ -96,7 +97,7 @@ def _plan(results: Results) -> Section:
         "command": plan.record["command"],
         "begun": plan.record["created"],
         "teacher": plan.teacher or "none",
-        "seeds": ", ".join(map(str, plan.seeds)),
+        "seeds": named(plan.seeds),
         "at a time": f"{len(plan.slots)}" + (f", on {plan.threads} of the cores each" if plan.threads else ""),
         **plan.record["versions"],
         **{f"sha256 of {Path(file).name}": digest for file, digest in plan.files.items()},

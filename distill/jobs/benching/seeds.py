@@ -28,6 +28,14 @@ def read_seeds(given: int | str | Sequence[int]) -> tuple[int, ...]:
     return tuple(found)
 
 
+def named(seeds: Sequence[int]) -> str:
+    """As they are told: "0 to 7" for a range, else each of them."""
+    first, last = seeds[0], seeds[-1]
+    if len(seeds) > 2 and list(seeds) == list(range(first, last + 1)):
+        return f"{first} to {last}"
+    return ", ".join(map(str, seeds))
+
+
 def _part(part: str, text: str) -> range:
     match = re.fullmatch(r"(\d+)(?:-(\d+))?", part)
     if not match:

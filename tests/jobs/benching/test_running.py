@@ -29,7 +29,7 @@ def test_a_bench_runs_seed_by_seed(tmp_path: Path, capsys: pytest.CaptureFixture
     assert fake.begun == [("plain", 3), ("other", 3), ("plain", 4), ("other", 4)]
     assert fake.devices == ["cpu"] * 4 and not result.failed
     err = capsys.readouterr().err
-    assert "2 arms x 2 seeds = 4 runs, 1 at a time on 1 of the cores each" in err
+    assert "2 arms x 2 seeds (3, 4) = 4 runs, 1 at a time on 1 of the cores each" in err
     assert "[4/4] other seed 4: 0.5400 in" in err and err.count("left\n") == 4
     noted = runs_of(plan, tmp_path)[0].noted()
     assert noted["code"] == 0 and noted["seconds"] > 0.5

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from distill.errors import InputError
-from distill.jobs.benching.seeds import read_seeds
+from distill.jobs.benching.seeds import named, read_seeds
 
 
 @pytest.mark.parametrize(
@@ -43,3 +43,11 @@ def test_what_is_refused(given, complaint: str) -> None:
     with pytest.raises(InputError, match="--seeds") as refused:
         read_seeds(given)
     assert complaint in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [(8, "0 to 7"), ("100", "0 to 99"), ("100,101", "100, 101"), ("5,3,9", "5, 3, 9"), ("4", "0 to 3")],
+)
+def test_seeds_are_told_so_that_a_hundred_is_not_taken_for_seed_100(given: int | str, text: str) -> None:
+    assert named(read_seeds(given)) == text
