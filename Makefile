@@ -55,7 +55,7 @@ test: $(STAMP)  ## the fast tests
 	$(PY) -m pytest -n $(JOBS) -q $(ARGS)
 
 test-slow: $(STAMP)  ## the tests that train for minutes
-	@echo "==> slow tests: real training runs, expect half an hour on two cores"
+	@echo "==> slow tests: real training runs, expect five to ten minutes on two cores"
 	$(PY) -m pytest -n $(JOBS) -q -m slow $(ARGS)
 
 lint: $(STAMP)  ## style, formatting and types

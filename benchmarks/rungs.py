@@ -38,6 +38,7 @@ RUNGS = {  # attention at these levels, its focus, and what of the head's output
     "response bce": ("", "none", ("bce",)),
     "response cwd": ("", "none", ("cwd",)),
     "response bce, boxes": ("", "none", ("bce", "boxes")),
+    "attention P + bce, boxes (default)": ("P", "none", ("bce", "boxes")),
     "attention B, P on boxes + bce, boxes": ("BP", "boxes", ("bce", "boxes")),
 }
 LIMIT = 1.10
