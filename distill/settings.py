@@ -19,8 +19,7 @@ NO_PAIRS = ("none",)  # --layers none: no energy is compared
 USUAL = ("auto",)  # --response auto: class scores and boxes, as far as both heads have them
 RESPONSES = ("bce", "kl", "cwd", "pkd", "boxes")
 PRECISIONS = ("auto", "float32", "bfloat16")
-DEFAULT_SHARE = 0.2  # of the task's gradient at the tapped layers: where to look is a hint, and more starves the task
-RESPONSE_SHARE = 1.0  # what the head is to say is the task itself, by a teacher instead of labels: it may weigh as much
+DEFAULT_SHARE = 0.2  # of the task's gradient: more helps a student that is drawn, and harms one that is trained
 
 NETWORKS, ATTENTION, OUTPUTS, COURSE = "networks and data", "attention", "the head's outputs", "when and how strongly"
 TEACHER, GATING, UNETS, RUN = "the teacher's pass", "attention gates", "U-Nets", "the run"
@@ -129,7 +128,7 @@ class Settings:
     response_share: float = _option(
         OUTPUTS,
         "gradient of each response loss at the head's inputs, as a share of the task's",
-        RESPONSE_SHARE,
+        DEFAULT_SHARE,
         "S",
         within=POSITIVE,
     )
