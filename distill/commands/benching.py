@@ -15,6 +15,7 @@ EPILOG = f"""{COMMON}
 
   distill bench --teacher t.pt --student yolo11n.yaml --data data.yaml --arms plain,native,attention --seeds 8 epochs=30
   distill bench --resume runs/bench/bench                 go on after an interruption
+  distill bench --resume runs/bench/bench --arms init     the same, with one arm more for the same seeds
   distill bench --report runs/bench/bench                 write the report anew, at any time
 """
 
@@ -50,6 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
     values = given(arguments)
     own = {key: getattr(arguments, key) for key in ("arms", "seeds", "jobs") if getattr(arguments, key) is not None}
     old = {key: getattr(arguments, key) for key in ("resume", "report") if getattr(arguments, key) is not None}
+    further = own.pop("arms", None) if "resume" in old else None
     if old and (extra := sorted([*values, *own, *list(old)[1:]])):
         raise InputError(f"--{next(iter(old))} keeps the bench's own settings: leave out {', '.join(extra)}")
     if not old:
@@ -62,6 +64,6 @@ def run(arguments: argparse.Namespace) -> int:
     if "report" in old:
         print(report_bench(old["report"]))
         return 0
-    result = resume_bench(old["resume"]) if "resume" in old else bench(**values, **own)
+    result = resume_bench(old["resume"], further or ()) if "resume" in old else bench(**values, **own)
     print(f"\n{result}")
     return 1 if result.failed else 0

@@ -13,9 +13,8 @@ from distill.errors import InputError, Interrupted
 from distill.jobs.benching.board import Board
 from distill.jobs.benching.closeness import measure_closeness
 from distill.jobs.benching.closing import text
-from distill.jobs.benching.plans import PLAN, Plan, make_plan
+from distill.jobs.benching.plans import PLAN, Plan, make_plan, with_arms
 from distill.jobs.benching.processes import alone
-from distill.jobs.benching.recipes import read_arms
 from distill.jobs.benching.results import Results, collect
 from distill.jobs.benching.running import Command, Pool, train_command
 from distill.jobs.benching.seeds import named, read_seeds
@@ -81,15 +80,17 @@ def bench(
     for key in ("student", "data"):
         if key not in common:
             raise InputError(f"--{key} is missing: what every arm trains" + (" on" if key == "data" else ""))
-    names = [part.strip() for part in arms.split(",") if part.strip()] if isinstance(arms, str) else list(arms)
-    plan = make_plan(read_arms(names, common), read_seeds(seeds), jobs, device, teacher, trust)
+    plan = make_plan(_names(arms), common, read_seeds(seeds), jobs, device, trust)
     folder = _claim(Path(project or PROJECT).expanduser().absolute(), name)
     plan.write(folder)
     return run_plan(plan, folder)
 
 
-def resume_bench(folder: str | Path) -> BenchResult:
-    """Go on with a bench: what is done stays, what is not is begun anew. Raises InputError for one that changed."""
+def resume_bench(folder: str | Path, arms: str | Sequence[str] = ()) -> BenchResult:
+    """Go on with a bench: what is done stays, what is not is begun anew; `arms` are further ones, for the same seeds.
+
+    Raises InputError for a bench whose files changed, and for an arm that it has already.
+    """
     place = Path(folder).expanduser().absolute()
     plan = Plan.read(place)
     if changed := plan.changed():
@@ -98,6 +99,10 @@ def resume_bench(folder: str | Path) -> BenchResult:
     moved = [f"{key} {was} -> {now[key]}" for key, was in plan.record["versions"].items() if now.get(key, was) != was]
     if moved:
         print(f"distill: not what this bench began with: {'; '.join(moved)}", file=sys.stderr)
+    if arms:
+        with alone(place):
+            plan = with_arms(plan, _names(arms))
+            plan.write(place)
     return run_plan(plan, place)
 
 
@@ -157,6 +162,10 @@ def _written(results: Results) -> BenchResult:
     except OSError as error:
         print(f"distill: the report was not written: {one_line(error)}", file=sys.stderr)
     return BenchResult(results)
+
+
+def _names(arms: str | Sequence[str]) -> list[str]:
+    return [part.strip() for part in arms.split(",") if part.strip()] if isinstance(arms, str) else list(arms)
 
 
 def _claim(project: Path, name: str | None) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import yaml
 
 from distill import __version__
 from distill.errors import InputError
-from distill.jobs.benching.recipes import FILES, Arm
+from distill.jobs.benching.recipes import FILES, Arm, absolute, read_arms
 from distill.jobs.training import command_line, resolved
 from distill.loading import adapter_for, is_unet
 from distill.records import sha256, versions, write_whole
@@ -72,9 +72,13 @@ class Plan:
 
 
 def make_plan(
-    arms: Sequence[Arm], seeds: Sequence[int], jobs: int, device: str | None, teacher: str | None, trust: bool
+    names: Sequence[str], common: Mapping[str, Any], seeds: Sequence[int], jobs: int, device: str | None, trust: bool
 ) -> Plan:
-    """The plan of these arms, each of them checked as `distill train` would. Raises InputError; writes nothing."""
+    """The plan of the arms of these names, each of them checked as `distill train` would.
+
+    `common` are the settings that go to every arm. Raises InputError; writes nothing.
+    """
+    arms = read_arms(names, common)
     if jobs < 1:
         raise InputError(f"--jobs {jobs}: a whole number from 1")
     devices = tuple(part.strip() for part in device.split(",") if part.strip()) if device else ()
@@ -83,6 +87,7 @@ def make_plan(
     arms = tuple(check(arm, seeds[0], devices[:1], trust) for arm in arms)
     for other in devices[1:]:
         check(arms[0], seeds[0], (other,), trust)
+    teacher = common.get("teacher")
     packages = () if not is_unet(str(arms[0].values["student"])) else ("lightning", "monai")
     record = {
         "command": command_line(),
@@ -90,11 +95,31 @@ def make_plan(
         "versions": {"distill": __version__, **versions(("scipy", *packages))},
         "teacher": teacher and str(Path(teacher).absolute()),
         "trust": trust,
+        "common": {key: absolute(key, value) for key, value in common.items()},
     }
-    files = [str(arm.values[key]) for arm in arms for key in FILES if key in arm.values]
-    digests = {file: sha256(file) for file in sorted(set(files)) if Path(file).is_file()}
     cpu = devices == ("cpu",) or (not devices and not _has_gpu())
-    return Plan(arms, tuple(seeds), jobs, devices, max(1, cores() // jobs) if cpu else None, digests, record)
+    return Plan(arms, tuple(seeds), jobs, devices, max(1, cores() // jobs) if cpu else None, digests(arms), record)
+
+
+def with_arms(plan: Plan, names: Sequence[str]) -> Plan:
+    """The plan with further arms, to be run with its seeds. Raises InputError for one that it has; writes nothing."""
+    common = plan.record.get("common")
+    if common is None:
+        raise InputError("--arms: this bench was begun by a version that did not keep what arms share: begin another")
+    new = read_arms(names, common)
+    known = {arm.name for arm in plan.arms}
+    for arm in new:
+        if arm.name in known:
+            raise InputError(f"--arms: this bench has '{arm.name}' already: name others, or leave --arms out")
+    checked = tuple(check(arm, plan.seeds[0], plan.devices[:1], plan.record["trust"]) for arm in new)
+    record = {**plan.record, "command": f"{plan.record['command']} && {command_line()}"}
+    return replace(plan, arms=plan.arms + checked, files={**plan.files, **digests(checked)}, record=record)
+
+
+def digests(arms: Sequence[Arm]) -> dict[str, str]:
+    """SHA-256 of the files that go into the runs of these arms."""
+    files = {str(arm.values[key]) for arm in arms for key in FILES if key in arm.values}
+    return {file: sha256(file) for file in sorted(files) if Path(file).is_file()}
 
 
 def check(arm: Arm, seed: int, device: tuple[str, ...], trust: bool) -> Arm:

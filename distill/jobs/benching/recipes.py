@@ -97,7 +97,7 @@ def resolve(recipe: Mapping[str, Any], common: Mapping[str, Any], what: str) -> 
     values.setdefault("patience", values["epochs"])
     if not is_unet(str(values.get("student") or "")):
         values.setdefault("plots", False)
-    return {key: _absolute(key, value) for key, value in values.items()}
+    return {key: absolute(key, value) for key, value in values.items()}
 
 
 def _with_teacher(value: Any, teacher: str | None, what: str) -> Any:
@@ -110,8 +110,8 @@ def _with_teacher(value: Any, teacher: str | None, what: str) -> Any:
     return value.replace(TEACHER, teacher)
 
 
-def _absolute(key: str, value: Any) -> Any:
-    """Files by their whole path: a bench may be resumed from another folder."""
+def absolute(key: str, value: Any) -> Any:
+    """The value of a setting, files by their whole path: a bench may be resumed from another folder."""
     return str(Path(value).absolute()) if key in FILES and isinstance(value, str) and Path(value).exists() else value
 
 

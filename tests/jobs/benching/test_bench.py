@@ -13,6 +13,7 @@ import yaml
 
 from distill.cli import main
 from distill.jobs.benching.benches import report_bench
+from distill.jobs.benching.plans import Plan
 
 from ...conftest import ROOT
 
@@ -60,6 +61,23 @@ def test_a_real_bench(
     before = (folder / "attention.csv").stat().st_mtime_ns
     assert str(report_bench(folder)) in out
     assert (folder / "attention.csv").stat().st_mtime_ns == before  # nothing is measured twice
+
+    (tmp_path / "half.yaml").write_text("# Half of each batch.\nteacher_fraction: 0.5\n")
+    more = ["bench", "--resume", str(folder), "--arms"]
+    results = [(folder / "runs" / arm / f"seed{seed}" / "results.csv") for arm in ("plain", "mine") for seed in (0, 1)]
+    kept = [file.stat().st_mtime_ns for file in results]
+    assert main([*more, "half.yaml"]) == 0
+    out, err = capsys.readouterr()
+    assert "3 arms x 2 seeds (0, 1) = 6 runs, 4 of them done" in err and "6 of 6 runs are done" in out
+    assert "paired: yes" in out and [file.stat().st_mtime_ns for file in results] == kept
+    added = yaml.safe_load((folder / "runs" / "half" / "seed1" / "distill.yaml").read_text())
+    assert (added["seed"], added["teacher_fraction"], added["trainer"]["imgsz"]) == (1, 0.5, 64)
+    assert Plan.read(folder).record["command"].count(" && ") == 1
+    plan = (folder / "bench.yaml").read_bytes()
+    assert main([*more, "plain,default"]) == 2
+    assert "this bench has 'plain' already" in capsys.readouterr().err
+    assert main([*more, "default", "--seeds", "3"]) == 2
+    assert (folder / "bench.yaml").read_bytes() == plan
 
 
 @pytest.mark.slow
