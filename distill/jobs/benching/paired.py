@@ -7,6 +7,7 @@ speaks of other data sets.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean, stdev
@@ -115,8 +116,9 @@ def with_holm(found: Sequence[Difference]) -> list[Difference]:
 
 
 def references(arms: Sequence[str]) -> list[str]:
-    """What the others are held against: plain and native training where there are such arms, otherwise the first."""
-    return [arm for arm in ("plain", "native") if arm in arms] or list(arms[:1])
+    """What the others are held against: plain training and the first native arm, at whatever weight; else the first."""
+    native = [arm for arm in arms if re.fullmatch(r"native(-\d+)?", arm)]
+    return [arm for arm in arms if arm == "plain"] + native[:1] or list(arms[:1])
 
 
 def _verdict(spread: Spread, low: float | None, high: float | None) -> tuple[str, int | None]:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from statistics import fmean
 
-from distill.jobs.benching.paired import Difference
+from distill.jobs.benching.paired import Difference, references
 from distill.jobs.benching.results import Results
 from distill.jobs.benching.timing import spoken
 from distill.jobs.benching.words import chance, points, size, times
@@ -25,13 +25,13 @@ def arm_rows(results: Results) -> Rows:
 
 def cost_rows(results: Results) -> Rows:
     """What each arm's runs took: time and memory."""
-    first = results.plan.arms[0].name
-    rows: Rows = [("arm", "per run", "s per epoch", f"x {first}", "memory", "GPU memory")]
+    base = references([arm.name for arm in results.plan.arms])[0]
+    rows: Rows = [("arm", "per run", "s per epoch", f"x {base}", "memory", "GPU memory")]
     for arm in results.plan.arms:
         wall, seconds = results.mean(arm.name, "wall"), results.mean(arm.name, "epoch_seconds")
         cells = "" if math.isnan(wall) else spoken(wall), "" if math.isnan(seconds) else f"{seconds:.1f}"
         memory = (size(results.mean(arm.name, figure)) for figure in ("memory", "gpu"))
-        rows.append((arm.name, *cells, times(seconds, results.mean(first, "epoch_seconds")), *memory))
+        rows.append((arm.name, *cells, times(seconds, results.mean(base, "epoch_seconds")), *memory))
     return rows
 
 
