@@ -15,13 +15,15 @@ def text(results: Results) -> str:
     whole = [(*arm, *cost[1:]) for arm, cost in zip(arms, costs, strict=True)]
     parts = [words.progress(results), f"{words.figure(results)}; differences within a seed, with 95 % t-intervals"]
     parts += [aligned(rows.filled(whole)), *_against(results), str(results.pairing)]
+    parts += [told] if (told := words.of_teacher(results)) else []
     parts += [f"note: {note}" for note in results.notes]
     return "\n\n".join([*parts, words.UNCORRECTED if results.differences else ""]).strip()
 
 
 def _against(results: Results) -> Iterator[str]:
     for _, found in rows.by_reference(results):
-        *table, verdicts = zip(*rows.difference_rows(found), strict=True)  # words stand flush left, behind the numbers
+        columns = zip(*rows.difference_rows(results, found), strict=True)
+        *table, verdicts = columns  # words stand flush left, behind the numbers
         lines = aligned(rows.filled(list(zip(*table, strict=True)))).splitlines()
         width = max(map(len, lines))
         yield "\n".join(f"{line.ljust(width)}  {told}" for line, told in zip(lines, verdicts, strict=True))

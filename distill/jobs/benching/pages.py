@@ -41,7 +41,8 @@ def content(results: Results) -> Content:
     """Everything on the page."""
     arms = [arm.name for arm in results.plan.arms]
     verdicts = [words.headline(one) for one in results.differences] or ["Nothing can be compared yet."]
-    notes = [f"{words.capital(text)}." for text in (words.progress(results), str(results.pairing), *results.notes)]
+    told = words.progress(results), words.of_teacher(results), str(results.pairing), *results.notes
+    notes = [f"{words.capital(text)}." for text in told if text]
     values = results.plan.arms[0].values
     data = Path(str(values["data"]))
     subject = f"{Path(str(values['student'])).name} on {data.parent.name}/{data.name}; {words.figure(results)}"
@@ -68,7 +69,7 @@ def _paired(results: Results, arms: Sequence[str]) -> Iterator[Section]:
     for reference, found in rows.by_reference(results):
         if marks := plots.estimates(found, arms):
             chart = Chart("", f"points more than {reference}, same seed", "", marks)
-            table = _table(rows.difference_rows(found), ("verdict",))
+            table = _table(rows.difference_rows(results, found), ("verdict",))
             yield Section(f"Paired differences to {reference}", PAIRED, [chart], [table])
 
 

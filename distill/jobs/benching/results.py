@@ -45,7 +45,10 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Results:
-    """Everything that a bench has to say. `notes` are sentences on what is missing."""
+    """Everything that a bench has to say. `notes` are sentences on what is missing.
+
+    `teacher` is the score of the bench's teacher on the same validation images; NaN where no run measured it.
+    """
 
     folder: Path
     plan: Plan
@@ -54,6 +57,7 @@ class Results:
     pairing: Pairing
     closeness: tuple[Mapping[str, Any], ...]
     score: str
+    teacher: float = math.nan
     notes: tuple[str, ...] = ()
 
     @property
@@ -67,6 +71,11 @@ class Results:
     def spread(self, arm: str) -> Spread:
         """Of the arm's scores."""
         return Spread.of([one.score for one in self.of(arm) if not math.isnan(one.score)])
+
+    def gap(self, arm: str) -> float:
+        """How far the teacher is above the arm's mean; NaN where one of them is not known."""
+        mean = self.spread(arm).mean
+        return math.nan if mean is None else self.teacher - mean
 
     def mean(self, arm: str, figure: str) -> float:
         """Of `wall`, `memory`, `gpu` or `epoch_seconds` over the arm's runs; NaN where none has it."""
@@ -87,12 +96,23 @@ def collect(folder: Path, notes: Sequence[str] = ()) -> Results:
     found = [
         one for place, reference in enumerate(against) for one in compared(by_arm, reference, skip=against[:place])
     ]
-    keys = [str(run.manifest().get("score")) for run, one in zip(runs, outcomes, strict=True) if one.state == DONE]
+    manifests = [run.manifest() for run, one in zip(runs, outcomes, strict=True) if one.state == DONE]
+    score = str(manifests[0].get("score")) if manifests else "score"
     measured = tuple(read_closeness(folder))
     return Results(
-        folder, plan, outcomes, tuple(found), pairing(plan.arms, runs), measured, keys[0] if keys else "score",
-        tuple(notes),
+        folder, plan, outcomes, tuple(found), pairing(plan.arms, runs), measured, score,
+        _of_teacher(plan.teacher, manifests, score), tuple(notes),
     )  # fmt: skip
+
+
+def _of_teacher(teacher: str | None, manifests: Sequence[Mapping[str, Any]], score: str) -> float:
+    """What the runs that learned from the bench's teacher measured of it before their first epoch."""
+    for manifest in manifests:
+        if teacher and (manifest.get("teacher") or {}).get("file") == teacher:
+            metrics = ((manifest.get("before") or {}).get("teacher") or {}).get("metrics") or {}
+            if score in metrics:
+                return float(metrics[score])
+    return math.nan
 
 
 def _outcome(run: Run) -> Outcome:

@@ -27,6 +27,16 @@ def figure(results: Results) -> str:
     return f"{results.score.removeprefix('metrics/')} of the last epoch, in points (of 100)"
 
 
+def of_teacher(results: Results) -> str:
+    """What the teacher scores, and whether it is above the students; empty where nothing is known of it."""
+    if math.isnan(results.teacher):
+        return ""
+    means = {arm.name: results.spread(arm.name).mean for arm in results.plan.arms}
+    level = [name for name, mean in means.items() if mean is not None and mean >= results.teacher]
+    told = f"; no less than it: {', '.join(level)}, to which it has little to teach" if level else ""
+    return f"the teacher scores {points(results.teacher)} on these images{told}"
+
+
 def headline(one: Difference) -> str:
     """One comparison as a sentence."""
     about = f"{one.arm} against {one.reference}"

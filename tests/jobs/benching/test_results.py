@@ -69,6 +69,39 @@ def test_the_terminal(made: Path) -> None:
     assert "Holm" in said and "1.00 GiB" in said and "2.00 GiB" in said
 
 
+@pytest.mark.parametrize(
+    ("teacher", "part", "told"),
+    [
+        (0.6, "25%", "the teacher scores 60.00 on these images"),
+        (
+            0.43,
+            "167%",
+            "the teacher scores 43.00 on these images; no less than it: good, to which it has little to teach",
+        ),
+        (0.3, "", "no less than it: plain, good, to which it has little to teach"),
+    ],
+)
+def test_what_the_teacher_is_above_the_students(tmp_path: Path, teacher: float, part: str, told: str) -> None:
+    """Plain has 0.40: good, with 0.45, brings a quarter of its distance to a teacher of 0.60."""
+    record = {**kit.plan(["plain"]).record, "teacher": "/t.pt"}
+    folder = kit.folder_of(kit.plan(["plain", "good"], record=record), tmp_path)
+    for run in runs_of(Plan.read(folder), folder):
+        before = {"teacher": {"metrics": {kit.SCORE: teacher}}}
+        of_teacher = {"teacher": {"file": "/t.pt"}, "before": before} if run.arm == "good" else {}
+        kit.leave(run, [HIGHER[run.arm] + 0.001 * run.seed - 0.0005], **of_teacher)
+    said = text(collect(folder))
+    assert told in said and ("of the gap" in said) == bool(part) and part in said
+    page = save_page(collect(folder), folder / "report.html").read_text()
+    assert told.removeprefix("the ") in page and part in page  # a sentence there begins with a capital
+
+
+def test_a_teacher_of_one_arms_own_is_not_the_benchs(tmp_path: Path) -> None:
+    folder = kit.folder_of(kit.plan(["plain", "good"]), tmp_path)
+    for run in runs_of(Plan.read(folder), folder):
+        kit.leave(run, [0.4], teacher={"file": "/u.pt"}, before={"teacher": {"metrics": {kit.SCORE: 0.6}}})
+    assert math.isnan(collect(folder).teacher) and "the teacher" not in text(collect(folder))
+
+
 def test_the_tables(made: Path) -> None:
     write_tables(collect(made))
     with (made / "runs.csv").open(newline="") as file:
