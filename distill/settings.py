@@ -19,7 +19,7 @@ NO_PAIRS = ("none",)  # --layers none: no energy is compared
 USUAL = ("auto",)  # --response auto: class scores and boxes, as far as both heads have them
 RESPONSES = ("bce", "kl", "cwd", "pkd", "boxes")
 PRECISIONS = ("auto", "float32", "bfloat16")
-DEFAULT_SHARE = 0.2  # of the task's gradient: more helps a student that is drawn, and harms one that is trained
+DEFAULT_SHARE = 0.2  # of the task's gradient; for outputs, more paid from inherited weights and cost from trained ones
 
 NETWORKS, ATTENTION, OUTPUTS, COURSE = "networks and data", "attention", "the head's outputs", "when and how strongly"
 TEACHER, GATING, UNETS, RUN = "the teacher's pass", "attention gates", "U-Nets", "the run"

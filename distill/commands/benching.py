@@ -64,6 +64,6 @@ def run(arguments: argparse.Namespace) -> int:
     if "report" in old:
         print(report_bench(old["report"]))
         return 0
-    result = resume_bench(old["resume"], further or ()) if "resume" in old else bench(**values, **own)
+    result = resume_bench(old["resume"], further) if "resume" in old else bench(**values, **own)
     print(f"\n{result}")
     return 1 if result.failed else 0

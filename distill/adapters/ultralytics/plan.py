@@ -121,7 +121,7 @@ def plan(settings: Settings, arguments: Mapping[str, Any], command: str) -> Plan
 
 
 def _check_asked(settings: Settings, theirs: Mapping[str, Any]) -> None:
-    """Raise InputError for what is missing, and for what has no effect, as far as no network need be read for it."""
+    """Raise InputError for a second teacher, and for options that have no effect or are not a detector's."""
     for name in ("pretrained", "distill_model"):
         if isinstance(theirs.get(name), (str, Path)):
             read_checkpoint(theirs[name], f"{name}=", settings.trust)

@@ -13,7 +13,7 @@ from distill.errors import InputError, Interrupted
 from distill.jobs.benching.board import Board
 from distill.jobs.benching.closeness import measure_closeness
 from distill.jobs.benching.closing import text
-from distill.jobs.benching.plans import PLAN, Plan, make_plan, with_arms
+from distill.jobs.benching.plans import PLAN, Plan, make_plan, program, with_arms
 from distill.jobs.benching.processes import alone
 from distill.jobs.benching.results import Results, collect
 from distill.jobs.benching.running import Command, Pool, train_command
@@ -22,7 +22,7 @@ from distill.jobs.benching.states import DONE, FAILED, Run, runs_of
 from distill.jobs.benching.tables import write_tables
 from distill.jobs.benching.timing import Timing, remaining
 from distill.jobs.benching.trials import estimate
-from distill.records import new_folder, numbered_folder, versions
+from distill.records import new_folder, numbered_folder
 from distill.text import one_line
 
 PROJECT, NAME, REPORT = Path("runs/bench"), "bench", "report.html"
@@ -86,24 +86,25 @@ def bench(
     return run_plan(plan, folder)
 
 
-def resume_bench(folder: str | Path, arms: str | Sequence[str] = ()) -> BenchResult:
+def resume_bench(folder: str | Path, arms: str | Sequence[str] | None = None) -> BenchResult:
     """Go on with a bench: what is done stays, what is not is begun anew; `arms` are further ones, for the same seeds.
 
     Raises InputError for a bench whose files changed, and for an arm that it has already.
     """
     place = Path(folder).expanduser().absolute()
-    plan = Plan.read(place)
-    if changed := plan.changed():
-        raise InputError(f"--resume {folder}: changed or gone since this bench began: {', '.join(changed)}")
-    now = versions()
-    moved = [f"{key} {was} -> {now[key]}" for key, was in plan.record["versions"].items() if now.get(key, was) != was]
-    if moved:
-        print(f"distill: not what this bench began with: {'; '.join(moved)}", file=sys.stderr)
-    if arms:
-        with alone(place):
+    Plan.read(place)  # no lock in a folder that is no bench
+    with alone(place) as lock:
+        plan = Plan.read(place)
+        if changed := plan.changed():
+            raise InputError(f"--resume {folder}: changed or gone since this bench began: {', '.join(changed)}")
+        was = plan.record["versions"]
+        moved = [f"{key} {was[key]} -> {now}" for key, now in program(was).items() if was.get(key, now) != now]
+        if moved:
+            print(f"distill: not what this bench began with: {'; '.join(moved)}", file=sys.stderr)
+        if arms is not None:
             plan = with_arms(plan, _names(arms))
             plan.write(place)
-    return run_plan(plan, place)
+        return _done(plan, place, lock, train_command)
 
 
 def report_bench(folder: str | Path) -> BenchResult:
@@ -116,18 +117,22 @@ def report_bench(folder: str | Path) -> BenchResult:
 
 def run_plan(plan: Plan, folder: Path, command: Command = train_command) -> BenchResult:
     """Do the runs that are not done, then report; `command` makes the command line of a run."""
-    runs = runs_of(plan, folder)
     with alone(folder) as lock:
-        left = [run for run in runs if run.state() != DONE]  # not before: one that outlived an earlier bench may end
-        try:
-            timing = _timing(runs) or Timing(estimate(plan, folder, lock, command))
-            board = Board(plan, runs, timing)
-            print(_opening(plan, folder, runs, left, timing), file=sys.stderr, flush=True)
-            pool = Pool(plan, lock, command, board.watch, lambda run, how: board.ended(run, how, pool))
-            pool.work(left)
-        except KeyboardInterrupt as stop:
-            again = f"distill bench --resume {shlex.quote(str(folder))}"
-            raise Interrupted(f"stopped; the runs under way are lost, those that are done stay: {again}") from stop
+        return _done(plan, folder, lock, command)
+
+
+def _done(plan: Plan, folder: Path, lock: int, command: Command) -> BenchResult:
+    runs = runs_of(plan, folder)
+    left = [run for run in runs if run.state() != DONE]  # under the lock: one that outlived an earlier bench may end
+    try:
+        timing = _timing(runs) or Timing(estimate(plan, folder, lock, command))
+        board = Board(plan, runs, timing)
+        print(_opening(plan, folder, runs, left, timing), file=sys.stderr, flush=True)
+        pool = Pool(plan, lock, command, board.watch, lambda run, how: board.ended(run, how, pool))
+        pool.work(left)
+    except KeyboardInterrupt as stop:
+        again = f"distill bench --resume {shlex.quote(str(folder))}"
+        raise Interrupted(f"stopped; the runs under way are lost, those that are done stay: {again}") from stop
     return report_bench(folder)
 
 
@@ -148,8 +153,7 @@ def _opening(plan: Plan, folder: Path, runs: Sequence[Run], left: Sequence[Run],
     kept = f", {len(runs) - len(left)} of them done" if len(left) < len(runs) else ""
     return (
         f"bench {folder}: {len(plan.arms)} arms x {len(plan.seeds)} seeds ({named(plan.seeds)}) = {len(runs)} runs"
-        f"{kept}, "
-        f"{slots} at a time{f' on {plan.threads} of the cores each' if plan.threads else ''}; {known}"
+        f"{kept}, {slots} at a time{f' on {plan.threads} of the cores each' if plan.threads else ''}; {known}"
     )
 
 

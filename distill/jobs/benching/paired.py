@@ -116,8 +116,8 @@ def with_holm(found: Sequence[Difference]) -> list[Difference]:
 
 
 def references(arms: Sequence[str]) -> list[str]:
-    """What the others are held against: plain training and the first native arm, at whatever weight; else the first."""
-    native = [arm for arm in arms if re.fullmatch(r"native(-\d+)?", arm)]
+    """What the others are held against: plain training and a native arm, `native` before others; else the first."""
+    native = sorted((arm for arm in arms if re.fullmatch(r"native(-\d+)?", arm)), key=lambda arm: arm != "native")
     return [arm for arm in arms if arm == "plain"] + native[:1] or list(arms[:1])
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -88,17 +88,23 @@ def make_plan(
     for other in devices[1:]:
         check(arms[0], seeds[0], (other,), trust)
     teacher = common.get("teacher")
-    packages = () if not is_unet(str(arms[0].values["student"])) else ("lightning", "monai")
+    packages = ("lightning", "monai") if is_unet(str(arms[0].values["student"])) else ()
     record = {
         "command": command_line(),
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "versions": {"distill": __version__, **versions(("scipy", *packages))},
+        "versions": program(packages),
         "teacher": teacher and str(Path(teacher).absolute()),
         "trust": trust,
         "common": {key: absolute(key, value) for key, value in common.items()},
     }
     cpu = devices == ("cpu",) or (not devices and not _has_gpu())
     return Plan(arms, tuple(seeds), jobs, devices, max(1, cores() // jobs) if cpu else None, digests(arms), record)
+
+
+def program(packages: Iterable[str] = ()) -> dict[str, str]:
+    """The versions of everything that a bench's figures depend on, and those of further packages."""
+    usual = {"distill": __version__, **versions(("scipy",))}
+    return {**usual, **versions([name for name in packages if name not in usual])}
 
 
 def with_arms(plan: Plan, names: Sequence[str]) -> Plan:

@@ -57,6 +57,11 @@ def read_arms(names: Sequence[str], common: Mapping[str, Any]) -> tuple[Arm, ...
     return tuple(arms.values())
 
 
+def silent(arms: Sequence[Arm], keys: Sequence[str]) -> list[str]:
+    """The names of the arms whose recipes say nothing of these settings."""
+    return [arm.name for arm in arms if not {key.replace("-", "_") for key in arm.recipe} & set(keys)]
+
+
 def find_recipe(name: str) -> Path:
     """The file of a recipe: a path that ends in .yaml, or a name of those that come with the package."""
     if name.endswith((".yaml", ".yml")):

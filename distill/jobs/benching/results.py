@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -12,8 +12,19 @@ from typing import Any
 from distill.jobs.benching.closeness import read_closeness
 from distill.jobs.benching.paired import Difference, Spread, compared, references
 from distill.jobs.benching.plans import Plan
+from distill.jobs.benching.recipes import Arm, silent
 from distill.jobs.benching.starts import Pairing, pairing
-from distill.jobs.benching.states import DONE, Run, clock, gpu_memory, runs_of, scores
+from distill.jobs.benching.states import DONE, Run, clock, gpu_memory, number, runs_of, scores
+
+SEEN = (
+    "teacher",
+    "data",
+    "imgsz",
+    "teacher_imgsz",
+    "rect",
+    "single_cls",
+    "classes",
+)  # all that its score stands on
 
 
 @dataclass(frozen=True)
@@ -72,10 +83,14 @@ class Results:
         """Of the arm's scores."""
         return Spread.of([one.score for one in self.of(arm) if not math.isnan(one.score)])
 
-    def gap(self, arm: str) -> float:
-        """How far the teacher is above the arm's mean; NaN where one of them is not known."""
-        mean = self.spread(arm).mean
-        return math.nan if mean is None else self.teacher - mean
+    def gap(self, reference: str, seeds: Collection[int]) -> float:
+        """How far the teacher is above the reference's mean over these seeds.
+
+        NaN where one of them is not known, and where the reference scatters as much: there is nothing to be parted.
+        """
+        spread = Spread.of([s for o in self.of(reference) if o.run.seed in seeds and not math.isnan(s := o.score)])
+        gap = math.nan if spread.mean is None else self.teacher - spread.mean
+        return gap if gap > (spread.sd or 0.0) else math.nan
 
     def mean(self, arm: str, figure: str) -> float:
         """Of `wall`, `memory`, `gpu` or `epoch_seconds` over the arm's runs; NaN where none has it."""
@@ -96,22 +111,24 @@ def collect(folder: Path, notes: Sequence[str] = ()) -> Results:
     found = [
         one for place, reference in enumerate(against) for one in compared(by_arm, reference, skip=against[:place])
     ]
-    manifests = [run.manifest() for run, one in zip(runs, outcomes, strict=True) if one.state == DONE]
-    score = str(manifests[0].get("score")) if manifests else "score"
+    keys = [str(run.manifest().get("score")) for run, one in zip(runs, outcomes, strict=True) if one.state == DONE]
+    score = keys[0] if keys else "score"
     measured = tuple(read_closeness(folder))
     return Results(
         folder, plan, outcomes, tuple(found), pairing(plan.arms, runs), measured, score,
-        _of_teacher(plan.teacher, manifests, score), tuple(notes),
+        _of_teacher(plan.arms, outcomes, score), tuple(notes),
     )  # fmt: skip
 
 
-def _of_teacher(teacher: str | None, manifests: Sequence[Mapping[str, Any]], score: str) -> float:
-    """What the runs that learned from the bench's teacher measured of it before their first epoch."""
-    for manifest in manifests:
-        if teacher and (manifest.get("teacher") or {}).get("file") == teacher:
-            metrics = ((manifest.get("before") or {}).get("teacher") or {}).get("metrics") or {}
-            if score in metrics:
-                return float(metrics[score])
+def _of_teacher(arms: Sequence[Arm], outcomes: Sequence[Outcome], score: str) -> float:
+    """What the runs that learned from the bench's teacher measured of it, on the bench's images, before they began."""
+    of_the_bench = silent(arms, SEEN)
+    for one in outcomes:
+        if one.state == DONE and one.run.arm in of_the_bench:
+            before = one.run.manifest().get("before") or {}
+            found = number(((before.get("teacher") or {}).get("metrics") or {}).get(score))
+            if math.isfinite(found):
+                return found
     return math.nan
 
 

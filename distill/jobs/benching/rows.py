@@ -39,11 +39,11 @@ def difference_rows(results: Results, found: Sequence[Difference]) -> Rows:
     """The arms that are held against one reference, and what they bring of its gap to the teacher; the verdict last."""
     heads = "seeds", "mean", "of the gap", "sd", "95 % interval", "p", "Holm's p", "verdict"
     rows: Rows = [(f"minus {found[0].reference}", *heads)]
-    gap = results.gap(found[0].reference)
     for one in found:
+        gap = results.gap(one.reference, one.values)
         mean, sd = points(one.spread.mean, "+"), points(one.spread.sd)
         between = "" if one.low is None else f"{points(one.low, '+')} to {points(one.high, '+')}"
-        part = f"{one.spread.mean / gap:.0%}" if one.spread.mean is not None and gap > 0 else ""
+        part = "" if one.spread.mean is None or math.isnan(gap) else f"{one.spread.mean / gap:.0%}"
         rows.append((one.arm, str(one.spread.n), mean, part, sd, between, chance(one.p), chance(one.holm), one.words))
     return rows
 

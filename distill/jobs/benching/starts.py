@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any
 
-from distill.jobs.benching.recipes import Arm
+from distill.jobs.benching.recipes import Arm, silent
 from distill.jobs.benching.states import DONE, Run
 
 WEIGHTS = ("student", "model", "pretrained", "gated_neck", "freeze")  # settings that change initial weights
@@ -76,22 +76,16 @@ def pairing(arms: Sequence[Arm], runs: Iterable[Run]) -> Pairing:
 
 def _differences(arms: Sequence[Arm], starts: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
     """What sets an arm apart from the first one that should have begun as it did, and from which epoch on."""
+    there = [arm for arm in arms if arm.name in starts]
     for teacher in dict.fromkeys(start["part of"] for start in starts.values()):  # None: the weights were drawn
-        alike = [name for name in _silent(arms, WEIGHTS, starts) if starts[name]["part of"] == teacher]
+        alike = [name for name in silent(there, WEIGHTS) if starts[name]["part of"] == teacher]
         for name in alike[1:]:
             if _weights(starts[alike[0]], starts[name]):
                 yield f"{name} begins with other weights than {alike[0]}", ""
-    alike = _silent(arms, DATA, starts)
+    alike = silent(there, DATA)
     for name in alike[1:]:
         if where := _data(starts[alike[0]], starts[name]):
             yield f"{name} sees other images, or in another order, than {alike[0]}", where
-
-
-def _silent(arms: Sequence[Arm], keys: Sequence[str], starts: Mapping[str, Any]) -> list[str]:
-    """The arms that are there and whose recipes say nothing of these settings."""
-    return [
-        arm.name for arm in arms if arm.name in starts and not {k.replace("-", "_") for k in arm.recipe} & set(keys)
-    ]
 
 
 def _weights(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:

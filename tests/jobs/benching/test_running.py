@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -154,6 +156,23 @@ def test_resume_refuses_what_changed(tmp_path: Path) -> None:
     (folder / "bench.yaml").write_text("arms: 3\n")
     with pytest.raises(InputError, match="damaged"):
         benches.report_bench(folder)
+
+
+def test_a_bench_without_what_its_arms_share_takes_no_more(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    versions = {"torch": "1.0", "distill": "0.0", "numpy": "0"}
+    plan = kit.plan(["plain"])
+    folder = kit.folder_of(replace(plan, record={**plan.record, "versions": versions}), tmp_path)
+    before = (folder / "bench.yaml").read_bytes()
+    with pytest.raises(InputError, match="begin another"):
+        benches.resume_bench(folder, "init")
+    assert (folder / "bench.yaml").read_bytes() == before
+    assert {"torch 1.0", "distill 0.0", "numpy 0"} <= set(re.findall(r"(\w+ [\d.]+) ->", capsys.readouterr().err))
+
+
+def test_further_arms_wait_for_a_bench_at_work(tmp_path: Path) -> None:
+    folder = kit.folder_of(kit.plan(["plain"]), tmp_path)
+    with alone(folder), pytest.raises(InputError, match="still at work"):
+        benches.resume_bench(folder, "init")
 
 
 def test_a_plan_is_read_as_it_was_written(tmp_path: Path) -> None:
