@@ -111,8 +111,7 @@ def test_report_at_any_time(cli: Cli, used: Path) -> None:
 
 def test_exit_codes_of_runs(cli: Cli, used: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake = kit.Fake({"plain": 0.4}, codes={("plain", 1): 5})
-    run_plan = benches.run_plan
-    monkeypatch.setattr(benches, "run_plan", lambda plan, folder: run_plan(plan, folder, fake))
+    monkeypatch.setattr(benches, "train_command", fake)
     code, out, _ = cli(["bench", "--resume", "runs/bench/done"])
     assert code == 1 and "1 of 2 runs are done; failed: plain seed 1" in out
     fake.codes.clear()
