@@ -211,30 +211,30 @@ class Settings:
         for setting in fields(self):
             value, within = getattr(self, setting.name), setting.metadata["within"]
             if value is not None and within is not None and not within[0](value):
-                self._refuse(setting.name, within[1])
+                self._refuse(setting.name, f" is out of range: {within[1]}")
         if self.response_weight is not None and not self.response:
-            self._refuse("response_weight", "without --response it has no effect")
+            self._refuse("response_weight", ": without --response it has no effect")
         if self.temperature != 1 and not {"kl", "cwd"} & set(self.response):
-            self._refuse("temperature", "it softens --response kl and cwd, which is not asked for")
+            self._refuse("temperature", ": it softens --response kl and cwd, which is not asked for")
         if self.shuffled and self.gates == "shuffled":
-            self._refuse("shuffled", "--gates shuffled does it already: twice would be the true teacher again")
+            self._refuse("shuffled", ": --gates shuffled does it already: twice would be the true teacher again")
         if self.floor != Settings.floor and self.schedule != "cosine":
-            self._refuse("floor", "without --schedule cosine it has no effect")
+            self._refuse("floor", ": without --schedule cosine it has no effect")
         if self.response_share != Settings.response_share and (not self.response or self.response_weight is not None):
-            self._refuse("response_share", "without --response, or beside --response-weight, it has no effect")
+            self._refuse("response_share", ": without --response, or beside --response-weight, it has no effect")
         if self.layers == NO_PAIRS:
             for name in ("weight", "form", "focus"):
                 if getattr(self, name) != getattr(Settings, name):
-                    self._refuse(name, "with --layers none it has no effect")
+                    self._refuse(name, ": with --layers none it has no effect")
         if self.gates == "none":
             for name in ("gates_weight", "gate_layers"):
                 if getattr(self, name):
-                    self._refuse(name, "without --gates it has no effect")
+                    self._refuse(name, ": without --gates it has no effect")
 
-    def _refuse(self, name: str, wanted: str) -> None:
+    def _refuse(self, name: str, why: str) -> None:
         value = getattr(self, name)
         shown = ",".join(value) if isinstance(value, tuple) else repr(value)
-        raise InputError(f"{name}={shown} is out of range: {wanted}")
+        raise InputError(f"{name}={shown}{why}")
 
     def as_dict(self) -> dict[str, Any]:
         """Plain types only, for YAML and for the trainer's arguments."""
