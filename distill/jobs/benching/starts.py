@@ -37,7 +37,7 @@ DATA = (  # settings that change which images come when, and how they look
 
 @dataclass(frozen=True)
 class Pairing:
-    """`problems` name arms that began otherwise than the first, though their recipes do not say so.
+    """`problems` name arms that began otherwise than the first of their kind, though their recipes do not say so.
 
     `known` is the number of runs whose start was recorded, `runs` that of all that are done.
     """
@@ -52,7 +52,8 @@ class Pairing:
         if self.problems:
             return "paired: no: " + "; ".join(self.problems)
         part = "" if self.known == self.runs else f", as far as it was recorded, in {self.known} of {self.runs} runs"
-        return f"paired: yes (within a seed the same initial weights and the same images in the same order{part})"
+        alike = "the same initial weights and the same images in the same order"
+        return f"paired: yes (within a seed {alike}, but where arms differ on purpose{part})"
 
 
 def pairing(arms: Sequence[Arm], runs: Iterable[Run]) -> Pairing:
