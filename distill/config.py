@@ -12,6 +12,7 @@ from distill.settings import Settings
 from distill.text import nearest
 
 KINDS: dict[str, type] = {"str": str, "float": float, "int": int, "bool": bool, "tuple": tuple}
+ANSWERS = ("layers", "response", "features")  # settings for which `none` is an answer, not the absence of one
 ALIASES = {"model": "student"}  # so that a `yolo train` line works as it is
 
 
@@ -81,14 +82,14 @@ def shipped_configs() -> list[Path]:
 def _typed(key: str, value: Any) -> Any:
     wanted = _kind(key)
     unset = isinstance(value, str) and value.lower() == "none"  # but --layers none is an answer
-    if value is None or (unset and wanted is not str and key not in ("layers", "response")):
+    if value is None or (unset and wanted is not str and key not in ANSWERS):
         return getattr(Settings(), key)
     try:
         if wanted is tuple:
             items = value.split(",") if isinstance(value, str) else value
             items = items if isinstance(items, (list, tuple)) else [items]
             given = tuple(str(item).strip() for item in items if str(item).strip())
-            return () if key == "response" and [item.lower() for item in given] == ["none"] else given
+            return () if key in ("response", "features") and [item.lower() for item in given] == ["none"] else given
         if wanted is bool:
             return _boolean(key, value)
         if wanted is str:

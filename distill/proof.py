@@ -147,6 +147,8 @@ def _path(name: str, reading: Reading, student: nn.Module, trainable: set[int]) 
 
 
 def _title(name: str) -> str:
+    if name.startswith("ft_"):
+        return f"features {name.removeprefix('ft_')}"
     name = name.removeprefix("at_")
     return RESPONSES.get(name, f"pair {name}")
 

@@ -21,7 +21,8 @@ RESPONSES = ("bce", "kl", "cwd", "pkd", "boxes")
 PRECISIONS = ("auto", "float32", "bfloat16")
 DEFAULT_SHARE = 0.2  # of the task's gradient; for outputs, more paid from inherited weights and cost from trained ones
 
-NETWORKS, ATTENTION, OUTPUTS, COURSE = "networks and data", "attention", "the head's outputs", "when and how strongly"
+NETWORKS, ATTENTION, FEATURES, OUTPUTS = "networks and data", "attention", "features", "the head's outputs"
+COURSE = "when and how strongly"
 TEACHER, GATING, UNETS, RUN = "the teacher's pass", "attention gates", "U-Nets", "the run"
 
 Range = tuple[Callable[[Any], bool], str]  # is a value in it, and what is wanted
@@ -110,6 +111,22 @@ class Settings:
         "none",
         "WHERE",
         within=_one_of(FOCUSES),
+    )
+    features: tuple[str, ...] = _option(
+        FEATURES,
+        "transfer features, as far as a linear map of the student's can tell the teacher's: what to pair, as --layers",
+        default=(),
+        metavar="LIST",
+    )
+    features_weight: float | None = _option(
+        FEATURES, "fixed weight of the feature loss; default: measured, see --features-share", None, "W", POSITIVE
+    )
+    features_share: float = _option(
+        FEATURES,
+        "gradient of the feature loss at its layers, as a share of the task's",
+        DEFAULT_SHARE,
+        "S",
+        within=POSITIVE,
     )
     response: tuple[str, ...] = _option(
         OUTPUTS,
@@ -202,6 +219,9 @@ class Settings:
         within=EPOCHS,
     )
     device: str | None = _option(RUN, "cpu, 0, 0,1, mps; default: the first GPU, else the CPU", metavar="DEVICE")
+    cpu_bfloat16: bool = _option(
+        RUN, "train a detector in mixed precision on a CPU: faster where it has bfloat16 units (AMX, avx512_bf16)", False
+    )
     seed: int = _option(RUN, "seed of the run", 0, "N", within=SEED)
     name: str | None = _option(RUN, "name of the run folder; default: train, numbered", metavar="NAME")
     project: str | None = _option(RUN, "folder of run folders; default: ./runs/distill", metavar="DIR")
@@ -222,6 +242,11 @@ class Settings:
             self._refuse("floor", ": without --schedule cosine it has no effect")
         if self.response_share != Settings.response_share and (not self.response or self.response_weight is not None):
             self._refuse("response_share", ": without --response, or beside --response-weight, it has no effect")
+        if not self.features or self.features_weight is not None:
+            if self.features_share != Settings.features_share:
+                self._refuse("features_share", ": without --features, or beside --features-weight, it has no effect")
+        if not self.features and self.features_weight is not None:
+            self._refuse("features_weight", ": without --features it has no effect")
         if self.layers == NO_PAIRS:
             for name in ("weight", "form", "focus"):
                 if getattr(self, name) != getattr(Settings, name):

@@ -7,17 +7,20 @@ from typing import Any
 
 from distill.adapters.ultralytics.supervision import supervised
 from distill.adapters.ultralytics.wrapper import TOTAL, DistillingModule
+from distill.attention.pairs import Pair
 from distill.terms import boxes, classes
+from distill.terms.features import column
 
-LOGGED = ("cos_", "r_", "std_", "agree_", "iou_")  # of the terms' figures
+LOGGED = ("cos_", "r2_", "r_", "std_", "agree_", "iou_")  # of the terms' figures
 
 
 def without_ours(items: Any, prefix: str, own: dict[str, Any]) -> Any:
     """Labelled losses, names or a mapping from them, less ours: in validation they would stand as zeros."""
     if not supervised(own):
         return items
-    pairs = (*own["pairs"], *own.get("gate_pairs", ()))
-    ours = {f"{prefix}/{n}" for n in (TOTAL, classes.COLUMN, boxes.COLUMN, *(f"at_{pair['name']}" for pair in pairs))}
+    maps = (Pair(**pair).column for pair in (*own["pairs"], *own.get("gate_pairs", ())))
+    features = (column(pair["name"]) for pair in own.get("feature_pairs", ()))
+    ours = {f"{prefix}/{name}" for name in (TOTAL, classes.COLUMN, boxes.COLUMN, *maps, *features)}
     if isinstance(items, Mapping):
         return {name: value for name, value in items.items() if name not in ours}
     return [name for name in items if name not in ours]

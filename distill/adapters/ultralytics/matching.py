@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import nn
@@ -17,6 +18,18 @@ from distill.attention.pairs import Pair, gate_pairs, pair_layers
 from distill.errors import InputError
 from distill.modes import same_randomness
 from distill.settings import NO_PAIRS, Settings
+from distill.terms.features import column
+
+
+@dataclass(frozen=True)
+class Matched:
+    """The pairs of attention maps, those that supervise gates, those of features, what a focus reads, and a table."""
+
+    pairs: list[Pair] = field(default_factory=list)
+    gates: list[Pair] = field(default_factory=list)
+    features: list[Pair] = field(default_factory=list)
+    scores: dict[str, str] = field(default_factory=dict)
+    lines: tuple[str, ...] = ()
 
 
 def match(
@@ -26,24 +39,26 @@ def match(
     task: str,
     teacher: Checkpoint | None,
     data: Mapping[str, Any],
-) -> tuple[list[Pair], list[Pair], dict[str, str], tuple[str, ...]]:
-    """The pairs of attention maps, those that supervise gates, what a focus reads, and a table of the pairs."""
+) -> Matched:
+    """What a run compares layer by layer. Raises InputError for what cannot be paired."""
     imgsz = image_size(arguments, task, stride_of(student))
     if teacher is None:
         if settings.gates == "none":
-            return [], [], {}, ()
+            return Matched()
         with same_randomness():
             mine = layers_of(student, imgsz)
         gates = gate_pairs(settings.gates, mine, only=settings.gate_layers)
-        return [], gates, {}, _table(gates, mine, [])
+        return Matched(gates=gates, lines=_table(gates, [], mine, []))
     teacher_imgsz = _teacher_size(settings, imgsz, teacher, data)
     with same_randomness():
         mine, theirs = layers_of(student, imgsz), layers_of(teacher.module, teacher_imgsz)
     pairs = [] if settings.layers == NO_PAIRS else pair_layers(mine, theirs, settings.layers)
     gates = gate_pairs(settings.gates, mine, theirs, settings.gate_layers)
-    check_pairs(settings, pairs, gates)
+    features = pair_layers(mine, theirs, settings.features) if settings.features else []
+    check_pairs(settings, pairs, gates, features)
     scores = planned_focus(settings, pairs, teacher.module, theirs)
-    return pairs, gates, scores, _table([*pairs, *gates], mine, theirs)
+    lines = _table([*pairs, *gates], features, mine, theirs)
+    return Matched(pairs, gates, features, scores, lines)
 
 
 def image_size(arguments: Mapping[str, Any], task: str, stride: int) -> int:
@@ -75,13 +90,16 @@ def _teacher_size(settings: Settings, imgsz: int, teacher: Checkpoint, data: Map
     return size
 
 
-def _table(pairs: list[Pair], student: list[LayerInfo], teacher: list[LayerInfo]) -> tuple[str, ...]:
+def _table(
+    maps: list[Pair], features: list[Pair], student: list[LayerInfo], teacher: list[LayerInfo]
+) -> tuple[str, ...]:
     sides = {layer.name: layer for layer in student}, {layer.name: layer for layer in teacher}
     rows: list[tuple[str, ...]] = [
         ("pair", "student layer", "shape", "stride", "teacher layer", "shape", "stride", "weight")
     ]
-    for pair in pairs:
-        row = [pair.column]
+    named = [(pair.column, pair) for pair in maps] + [(column(pair.name), pair) for pair in features]
+    for log, pair in named:
+        row = [log]
         for side, name in zip(sides, (pair.student, pair.teacher), strict=True):
             row += _cells(side[name]) if name else ["labels", "", ""]
         rows.append((*row, f"{pair.weight:g}"))

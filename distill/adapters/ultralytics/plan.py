@@ -94,6 +94,7 @@ def plan(settings: Settings, arguments: Mapping[str, Any], command: str) -> Plan
         "data": file,
         "pairs": [],
         "gate_pairs": [],
+        "feature_pairs": [],
         "weights": {},
         "command": command,
         # as they were asked: training itself replaces optimizer=auto, batch=-1 and more by what it found
@@ -103,9 +104,10 @@ def plan(settings: Settings, arguments: Mapping[str, Any], command: str) -> Plan
     drawn = student.module if is_yaml else None
     own["init"], started = first_weights(settings, theirs, drawn, teacher, dict(enumerate(names)))
     settings = replace(settings, init=own["init"])
-    pairs, gates, own["scores"], lines = match(settings, theirs, student.module, student.task, teacher, data)
-    own |= {"pairs": [asdict(pair) for pair in pairs], "gate_pairs": [asdict(pair) for pair in gates]}
-    own["outputs"] = outputs
+    found = match(settings, theirs, student.module, student.task, teacher, data)
+    for key, pairs in (("pairs", found.pairs), ("gate_pairs", found.gates), ("feature_pairs", found.features)):
+        own[key] = [asdict(pair) for pair in pairs]
+    own |= {"scores": found.scores, "outputs": outputs}
     overrides = {
         **theirs,
         "mode": "train",
@@ -117,7 +119,7 @@ def plan(settings: Settings, arguments: Mapping[str, Any], command: str) -> Plan
     }
     if settings.device is not None:
         overrides["device"] = checked_device(settings.device)
-    return Plan(TRAINERS[student.family, student.task], overrides, (*told(student.module), *started, *lacking, *lines))
+    return Plan(TRAINERS[student.family, student.task], overrides, (*told(student.module), *started, *lacking, *found.lines))
 
 
 def _check_asked(settings: Settings, theirs: Mapping[str, Any]) -> None:

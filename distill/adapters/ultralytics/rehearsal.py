@@ -22,6 +22,7 @@ from ultralytics.nn.modules.head import RTDETRDecoder
 from ultralytics.utils import callbacks
 from ultralytics.utils.torch_utils import autocast, get_flops, unwrap_model
 
+from distill.adapters.ultralytics.cpu import in_precision
 from distill.adapters.ultralytics.wrapper import as_batch
 from distill.distiller import Distiller, Step
 from distill.proof import Pass
@@ -108,6 +109,7 @@ def step_cost(trainer: Any, batch: dict[str, Any], wrapped: nn.Module) -> float:
     """Time of a distilling step over a plain one, in the run's precision, not compiled; the ratio of the best times."""
     best = {"plain": math.inf, "ours": math.inf}
     runs = {"plain": student_copy(trainer), "ours": wrapped}
+    runs = {name: in_precision(model, trainer.own) for name, model in runs.items()}
     for _ in range(TIMED_STEPS):
         for name, model in runs.items():
             _wait(trainer.device)

@@ -226,6 +226,7 @@ def _record(trainer: Any, own: dict[str, Any], entries: dict[str, Any]) -> None:
         "teacher_precision": own.get("precision_used"),
         "pairs": own["pairs"],
         "gated": list(alphas_of(rehearsal.student_of(trainer))),
+        "features": own.get("feature_pairs", []),
         "outputs": own.get("outputs") or {},
         "gates": {"by": own.get("gates", "none"), "pairs": own.get("gate_pairs", [])},
         "weights": own["weights"],

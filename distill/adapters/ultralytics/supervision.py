@@ -26,12 +26,14 @@ def check_gates(settings: Settings, gated: bool, task: str) -> None:
         raise InputError(f"{asked}: there is nothing to follow without --teacher; the labels are --gates truth")
 
 
-def check_pairs(settings: Settings, pairs: Sequence[Pair], gates: Sequence[Pair]) -> None:
+def check_pairs(
+    settings: Settings, pairs: Sequence[Pair], gates: Sequence[Pair], features: Sequence[Pair] = ()
+) -> None:
     """Raise InputError if a gate is guided twice, or a teacher has nothing to teach, or there is nothing to draw."""
     both = {pair.student for pair in pairs} & {pair.student for pair in gates}
     if both:
         raise InputError(f"--layers and --gates both guide {', '.join(sorted(both))}: once is enough")
-    teaches = pairs or settings.response or any(pair.teacher for pair in gates)
+    teaches = pairs or features or settings.response or any(pair.teacher for pair in gates)
     if not teaches and settings.init != "teacher":
         raise InputError(
             "--layers none leaves the teacher nothing to teach: add --response bce, --gates teacher, or --init teacher"
@@ -58,14 +60,16 @@ def check_shuffled(trainer: Any) -> None:
 
 def teaches(settings: Settings) -> bool:
     """Do these settings ask the teacher for anything but the student's first weights?"""
-    return settings.layers != NO_PAIRS or bool(settings.response) or settings.gates not in ("none", "truth")
+    asked = settings.layers != NO_PAIRS or bool(settings.features) or bool(settings.response)
+    return asked or settings.gates not in ("none", "truth")
 
 
 def supervised(own: dict[str, Any]) -> bool:
     """Does a run of these settings have anything beside the task's own loss?"""
-    return bool(own.get("pairs") or own.get("outputs") or own.get("gate_pairs"))
+    return any(own.get(key) for key in ("pairs", "feature_pairs", "outputs", "gate_pairs"))
 
 
 def taught(own: dict[str, Any]) -> bool:
     """Is the teacher asked during training? It is not where it only gives the student its first weights."""
-    return bool(own.get("pairs") or own.get("outputs")) or any(pair["teacher"] for pair in own.get("gate_pairs", ()))
+    shown = any(own.get(key) for key in ("pairs", "feature_pairs", "outputs"))
+    return shown or any(pair["teacher"] for pair in own.get("gate_pairs", ()))

@@ -12,6 +12,7 @@ from ultralytics.utils import DEFAULT_CFG, LOGGER, RANK, YAML
 from ultralytics.utils.torch_utils import unset_deterministic
 
 from distill.adapters.ultralytics.columns import figures, without_ours
+from distill.adapters.ultralytics.cpu import InBfloat16, check_cpu, in_precision
 from distill.adapters.ultralytics.gating import gate_neck, take_gates
 from distill.adapters.ultralytics.inheriting import inherit
 from distill.adapters.ultralytics.pairing import Seen, digest_of_weights
@@ -106,10 +107,12 @@ class DistillationMixin(Base):
 
     def _setup_train(self) -> None:
         super()._setup_train()
+        check_cpu(self)
         with same_randomness():
             self.own.setdefault("start", digest_of_weights(student_of(self)))
             self.session = Session.begin(self)
         self._attach()
+        self.model = in_precision(self.model, self.own)
         if self.complete:
             raise _Complete
 
@@ -129,6 +132,8 @@ class DistillationMixin(Base):
         self.compiled, self.args.compile = self.args.compile, False
 
     def _detach(self) -> None:
+        if isinstance(self.model, InBfloat16):
+            self.model = self.model.module
         wrapped = self.wrapped
         if wrapped is None:
             return
@@ -141,8 +146,10 @@ class DistillationMixin(Base):
     @property
     def wrapped(self) -> DistillingModule | None:
         """The wrapper, while it is in place."""
-        model = getattr(self.model, "module", None) if not isinstance(self.model, DistillingModule) else self.model
-        return model if isinstance(model, DistillingModule) else None
+        model = self.model
+        while model is not None and not isinstance(model, DistillingModule):
+            model = getattr(model, "module", None)
+        return model
 
     # ---- during training
 

@@ -18,6 +18,7 @@ from distill.terms.attention import AttentionTerm
 from distill.terms.base import Term
 from distill.terms.boxes import BoxTerm
 from distill.terms.classes import ClassTerm
+from distill.terms.features import FeatureTerm
 from distill.terms.gates import GateTerm
 from distill.weighting import Follower
 
@@ -28,6 +29,8 @@ def terms_of(own: dict[str, Any], audit: bool = False) -> list[Term]:
     """What a run compares; an `audit` never shuffles, but tells what gates have of the teacher they were denied."""
     pairs, gates = ([Pair(**pair) for pair in own.get(key, ())] for key in ("pairs", "gate_pairs"))
     terms: list[Term] = [AttentionTerm(pairs, own["p"], own["form"], focus_of(own))] if pairs else []
+    if features := [Pair(**pair) for pair in own.get("feature_pairs", ())]:
+        terms.append(FeatureTerm(features))
     terms += response_terms(own)
     if gates:
         target = "teacher" if audit and own["gates"] == "shuffled" else own["gates"]
@@ -83,6 +86,7 @@ def _given(own: dict[str, Any]) -> dict[str, float | None]:
     response = own.get("response_weight")
     return {
         "attention": own["weight"],
+        FeatureTerm.name: own.get("features_weight"),
         "gates": own.get("gates_weight"),
         ClassTerm.name: response,
         BoxTerm.name: response,
@@ -92,4 +96,5 @@ def _given(own: dict[str, Any]) -> dict[str, float | None]:
 def shares_of(own: dict[str, Any]) -> dict[str, float]:
     """The share of the task's gradient that each term is to have."""
     maps, outputs = own["share"], own.get("response_share", own["share"])
-    return {"attention": maps, "gates": maps, ClassTerm.name: outputs, BoxTerm.name: outputs}
+    features = own.get("features_share", own["share"])
+    return {"attention": maps, "gates": maps, FeatureTerm.name: features, ClassTerm.name: outputs, BoxTerm.name: outputs}

@@ -20,10 +20,11 @@ from distill.weighting import Follower
 TOTAL = "at_loss"
 
 
-class _Around(nn.Module):
+class Around(nn.Module):
     """Stands in for a network: its only submodule is called `module`, which `unwrap_model` peels off.
 
-    Whatever else is asked of it, the network answers. What it holds beside the network is outside the module tree.
+    Whatever else is asked of it, the network answers. What it holds beside the network is outside the module tree, and
+    a deep copy of it is a copy of the network alone.
     """
 
     def __init__(self, module: nn.Module) -> None:
@@ -36,8 +37,12 @@ class _Around(nn.Module):
         except AttributeError:
             return getattr(super().__getattr__("module"), name)
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> nn.Module:
+        copied: nn.Module = deepcopy(self.module, memo)
+        return copied
 
-class WithTeacher(_Around):
+
+class WithTeacher(Around):
     """Student and teacher as one network, for AutoBatch to measure: the forward runs both."""
 
     def __init__(self, module: nn.Module, teacher: Teacher) -> None:
@@ -51,7 +56,7 @@ class WithTeacher(_Around):
         return answer
 
 
-class DistillingModule(_Around):
+class DistillingModule(Around):
     """The student with the attention terms added to its training loss.
 
     EMA, checkpoints, optimizer, NaN recovery and callbacks keep seeing the plain student, and a deep copy is a copy of
@@ -112,10 +117,6 @@ class DistillingModule(_Around):
     def means(self) -> dict[str, float]:
         """The figures' means over the epoch so far."""
         return {name: value.item() / self.seen for name, value in self.figures.items()}
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> nn.Module:
-        copied: nn.Module = deepcopy(self.module, memo)
-        return copied
 
 
 def over_ranks(weights: dict[str, float]) -> dict[str, float]:

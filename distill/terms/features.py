@@ -1,0 +1,79 @@
+"""Feature transfer: how much of the teacher's features a linear map of the student's can tell."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from distill.attention.pairs import Pair
+from distill.terms.base import Batch, Reading, View
+
+RIDGE = 1e-3  # of each student channel's variance: keeps the solution finite where channels depend on each other
+TINY = 1e-20  # of a variance, for channels that are the same everywhere
+
+
+class FeatureTerm:
+    """For each pair, the share of the teacher's variance that the best linear map of the student's features leaves.
+
+    The channels of both at each position of the batch are centred, the teacher's scaled to variance 1; W is the least
+    squares solution of X W = Y, found anew on every batch. The loss is the mean square of Y - X W, 1 - R^2, in [0, 1]
+    whatever the channels. FitNets (Romero et al. 2015, arXiv 1412.6550) train such a map beside the student; here it
+    has no parameters, is the best from the first step on, and cannot be what improves in the student's place: at the
+    minimum over W the gradient into X is the same whether W is held or follows (the envelope theorem), so it is held.
+    (R^2 as a similarity of layers: Kornblith et al. 2019, arXiv 1905.00414, section 3.) The figure is `r2_` of each pair.
+    """
+
+    name = "features"
+
+    def __init__(self, pairs: Sequence[Pair]) -> None:
+        self.pairs = tuple(pairs)
+        self.at = tuple(pair.student for pair in self.pairs)
+
+    def layers(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        return tuple(pair.student for pair in self.pairs), tuple(pair.teacher for pair in self.pairs)
+
+    def __call__(self, student: View, teacher: View, batch: Batch) -> dict[str, Reading]:
+        readings = {}
+        for pair in self.pairs:
+            mine, theirs = student.features[pair.student], teacher.features[pair.teacher]
+            size = [min(a, b) for a, b in zip(mine.shape[2:], theirs.shape[2:], strict=True)]
+            loss = unexplained(positions(mine, size), positions(theirs, size))
+            readings[column(pair.name)] = Reading(pair.weight * loss, {f"r2_{pair.name}": 1 - loss.detach()})
+        return readings
+
+
+def column(pair: str) -> str:
+    """The log column of a pair's loss."""
+    return f"ft_{pair}"
+
+
+def positions(features: Tensor, size: Sequence[int]) -> Tensor:
+    """(B, C, *S) -> (B prod size, C) float32, by area means onto a smaller grid."""
+    features = features.float()
+    if list(features.shape[2:]) != list(size):
+        features = F.interpolate(features, size=list(size), mode="area")
+    return features.movedim(1, -1).flatten(0, -2)
+
+
+def unexplained(x: Tensor, y: Tensor) -> Tensor:
+    """1 - R^2 of y (n, C_t) by least squares from x (n, C_s): the mean over the channels of y that vary at all.
+
+    In [0, 1]; without gradient into y. Both are centred here. Only matrices of channels by channels are formed.
+    """
+    with torch.autocast(x.device.type, enabled=False):
+        x = x - x.mean(0)
+        with torch.no_grad():
+            y = y - y.mean(0)
+            scale = y.square().mean(0).sqrt()
+            varied = scale > 1e-6 * scale.max()
+            y = y[:, varied] / scale[varied] if not bool(varied.all()) else y / scale
+        xx, xy = x.T @ x / len(x), x.T @ y / len(x)  # (C_s, C_s), (C_s, C_t)
+        with torch.no_grad():
+            spread = xx.diagonal().clamp(min=TINY).sqrt()
+            alike = xx / spread / spread[:, None]  # correlations: no channel is large or small in them
+            alike.diagonal().add_(RIDGE)
+            w = torch.linalg.solve(alike, xy / spread[:, None]) / spread[:, None]  # (C_s, C_t)
+        return 1 + ((w.T @ xx) * w.T).sum() / y.shape[1] - 2 * (w * xy).sum() / y.shape[1]

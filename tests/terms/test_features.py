@@ -1,0 +1,102 @@
+"""Features against the teacher's: R^2 of a least squares fit, its invariances, and its gradient."""
+
+import pytest
+import torch
+
+from distill.attention.pairs import Pair
+from distill.terms.base import Batch, View
+from distill.terms.features import RIDGE, FeatureTerm, positions, unexplained
+
+PAIRS = [Pair("P3", "s", "t")]
+BATCH = Batch(torch.zeros(2, 3, 32, 32))
+
+
+def draw(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def fitted(x, y):
+    """1 - R^2 by torch's own least squares, the mean over the channels of y."""
+    x, y = x - x.mean(0), y - y.mean(0)
+    rest = y - x @ torch.linalg.lstsq(x, y).solution
+    return (rest.square().sum(0) / y.square().sum(0)).mean()
+
+
+def related(n=512, mine=6, theirs=9, noise=1.0):
+    x = draw(n, mine)
+    return x, x @ draw(mine, theirs, seed=1) + noise * draw(n, theirs, seed=2)
+
+
+def test_it_is_what_least_squares_leaves():
+    x, y = related()
+    assert unexplained(x, y).item() == pytest.approx(fitted(x, y).item(), abs=RIDGE)
+    assert 0.05 < unexplained(x, y).item() < 0.6
+
+
+def test_all_is_told_or_nothing():
+    x, y = related(noise=0.0)
+    assert unexplained(x, y).item() == pytest.approx(0, abs=2 * RIDGE)
+    assert unexplained(x, draw(512, 9, seed=3)).item() == pytest.approx(1 - 6 / 512, abs=0.01)  # what chance explains
+
+
+def test_it_is_the_same_for_any_basis_and_scale_of_the_student_and_any_scale_of_the_teacher():
+    x, y = related()
+    turn, _ = torch.linalg.qr(draw(6, 6, seed=4))
+    expected = unexplained(x, y).item()
+    assert unexplained(x @ turn, y).item() == pytest.approx(expected, abs=RIDGE)
+    assert unexplained(x * torch.logspace(-3, 2, 6) + 5, y).item() == pytest.approx(expected, abs=1e-9)
+    assert unexplained(x, y * torch.arange(1, 10) - 7).item() == pytest.approx(expected, abs=1e-9)
+
+
+def test_its_gradient_is_that_with_the_map_following():
+    x, y = related()
+    x.requires_grad_()
+    mine, full = (torch.autograd.grad(loss(x, y), x)[0] for loss in (unexplained, fitted))
+    assert (mine - full).norm() < 0.02 * full.norm() and full.norm() > 0
+    assert not unexplained(x.detach(), y.requires_grad_()).requires_grad
+
+
+def test_a_step_against_the_gradient_explains_more():
+    x, y = related(noise=2.0)
+    x.requires_grad_()
+    loss = unexplained(x, y)
+    (slope,) = torch.autograd.grad(loss, x)
+    assert unexplained(x.detach() - 0.1 * slope / slope.norm() * x.norm(), y) < loss
+
+
+def test_channels_that_never_vary_are_not_counted_and_dead_students_explain_nothing():
+    x, y = related()
+    still = torch.cat([y, torch.full((512, 3), 2.0)], 1)
+    assert unexplained(x, still).item() == pytest.approx(unexplained(x, y).item(), abs=1e-9)
+    dead = torch.zeros_like(x).requires_grad_()
+    loss = unexplained(dead, y)
+    assert loss.item() == 1 and torch.autograd.grad(loss, dead)[0].isfinite().all()
+
+
+def test_maps_meet_on_the_smaller_grid_and_positions_keep_their_images():
+    features = draw(2, 3, 4, 4)
+    assert torch.equal(positions(features, (4, 4))[5], features[0, :, 1, 1].float())
+    assert torch.equal(positions(features, (4, 4))[16], features[1, :, 0, 0].float())
+    assert positions(features, (2, 2))[0].tolist() == pytest.approx(features[0, :, :2, :2].mean((1, 2)).tolist())
+    volume = draw(2, 3, 2, 4, 4)
+    assert positions(volume, (2, 4, 4)).shape == (64, 3)
+    assert torch.equal(positions(volume, (2, 4, 4))[17], volume[0, :, 1, 0, 1].float())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_term_gives_a_loss_and_what_was_explained(dtype):
+    mine = draw(2, 6, 8, 8).to(dtype).requires_grad_()
+    guide = torch.cat([mine.detach().float().movedim(1, -1) @ draw(6, 4, seed=1).float()], -1).movedim(-1, 1)
+    with torch.autocast("cpu", torch.bfloat16):
+        reading = FeatureTerm([Pair("P3", "s", "t", weight=3.0)])(
+            View({"s": mine}), View({"t": guide + draw(2, 4, 8, 8, seed=2).float()}), BATCH
+        )["ft_P3"]
+    assert reading.loss.item() == pytest.approx(3 * (1 - reading.figures["r2_P3"].item()), abs=1e-5)
+    assert 0.5 < reading.figures["r2_P3"].item() < 1 and not reading.figures["r2_P3"].requires_grad
+    reading.loss.backward()
+    assert mine.grad.abs().sum() > 0
+
+
+def test_it_names_what_it_reads():
+    term = FeatureTerm(PAIRS)
+    assert term.layers() == (("s",), ("t",)) and term.at == ("s",) and term.name == "features"
