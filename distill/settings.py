@@ -220,7 +220,9 @@ class Settings:
     )
     device: str | None = _option(RUN, "cpu, 0, 0,1, mps; default: the first GPU, else the CPU", metavar="DEVICE")
     cpu_bfloat16: bool = _option(
-        RUN, "train a detector in mixed precision on a CPU: faster where it has bfloat16 units (AMX, avx512_bf16)", False
+        RUN,
+        "train a detector in mixed precision on a CPU: faster where it has bfloat16 units (AMX, avx512_bf16)",
+        False,
     )
     seed: int = _option(RUN, "seed of the run", 0, "N", within=SEED)
     name: str | None = _option(RUN, "name of the run folder; default: train, numbered", metavar="NAME")

@@ -31,6 +31,8 @@ def summary(result: TrainResult) -> str:
     parts = [_networks(result)]
     if manifest["pairs"]:
         parts.append(_pairs(result))
+    if manifest.get("features"):
+        parts.append(_features(result))
     if manifest.get("outputs"):
         parts.append(_outputs(result))
     if manifest.get("gates", {}).get("pairs"):
@@ -75,6 +77,17 @@ def _pairs(result: TrainResult) -> str:
         cosines = f"{result.cosines_before[name]:.4f}", f"{result.cosines[name]:.4f}"
         rows.append((f"at_{name}", pair["student"], pair["teacher"], *cosines, f"{result.distances[name]:.4f}"))
     return aligned(rows) + "\n(attention on validation images, network against network)"
+
+
+def _features(result: TrainResult) -> str:
+    before, after = (result.manifest[when]["attention"] for when in ("before", "after"))
+    rows: list[Row] = [("features", "student", "teacher", "told before", "after")]
+    for pair in result.manifest["features"]:
+        figure = f"r2_{pair['name']}"
+        told = [f"{100 * found[figure]:.1f} %" for found in (before, after)]
+        rows.append((f"ft_{pair['name']}", pair["student"], pair["teacher"], *told))
+    what = "how much of the teacher's variance a linear map of the student's features tells (R2)"
+    return f"{aligned(rows)}\n(on validation images: {what})"
 
 
 def _gates(result: TrainResult) -> str:

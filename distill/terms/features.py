@@ -11,7 +11,7 @@ from torch import Tensor
 from distill.attention.pairs import Pair
 from distill.terms.base import Batch, Reading, View
 
-RIDGE = 1e-3  # of each student channel's variance: keeps the solution finite where channels depend on each other
+RIDGE = 1e-3  # of each student channel's variance, at least: keeps the solution finite where channels are dependent
 TINY = 1e-20  # of a variance, for channels that are the same everywhere
 
 
@@ -61,7 +61,8 @@ def positions(features: Tensor, size: Sequence[int]) -> Tensor:
 def unexplained(x: Tensor, y: Tensor) -> Tensor:
     """1 - R^2 of y (n, C_t) by least squares from x (n, C_s): the mean over the channels of y that vary at all.
 
-    In [0, 1]; without gradient into y. Both are centred here. Only matrices of channels by channels are formed.
+    In [0, 1]; without gradient into y. Both are centred here. Only matrices of channels by channels are formed. The fit
+    is shrunk by C_s / n: deep layers have hardly more positions than channels, and would explain anything by chance.
     """
     with torch.autocast(x.device.type, enabled=False):
         x = x - x.mean(0)
@@ -74,6 +75,6 @@ def unexplained(x: Tensor, y: Tensor) -> Tensor:
         with torch.no_grad():
             spread = xx.diagonal().clamp(min=TINY).sqrt()
             alike = xx / spread / spread[:, None]  # correlations: no channel is large or small in them
-            alike.diagonal().add_(RIDGE)
+            alike.diagonal().add_(RIDGE + len(alike) / len(x))
             w = torch.linalg.solve(alike, xy / spread[:, None]) / spread[:, None]  # (C_s, C_t)
         return 1 + ((w.T @ xx) * w.T).sum() / y.shape[1] - 2 * (w * xy).sum() / y.shape[1]

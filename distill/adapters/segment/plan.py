@@ -22,7 +22,8 @@ from distill.text import aligned
 
 USUAL_BATCH = {2: 16, 3: 4}
 DETECTORS_ONLY = (
-    *("teacher_imgsz", "teacher_precision", "gated_neck", "cpu_bfloat16", "focus", "features", "features_share", "features_weight", "response", "response_weight", "response_share"),
+    *("teacher_imgsz", "teacher_precision", "gated_neck", "cpu_bfloat16", "focus"),
+    *("features", "features_share", "features_weight", "response", "response_weight", "response_share"),
     *("temperature", "stop_with_mosaic", "hold"),
 )
 
