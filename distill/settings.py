@@ -244,9 +244,8 @@ class Settings:
             self._refuse("floor", ": without --schedule cosine it has no effect")
         if self.response_share != Settings.response_share and (not self.response or self.response_weight is not None):
             self._refuse("response_share", ": without --response, or beside --response-weight, it has no effect")
-        if not self.features or self.features_weight is not None:
-            if self.features_share != Settings.features_share:
-                self._refuse("features_share", ": without --features, or beside --features-weight, it has no effect")
+        if self.features_share != Settings.features_share and (not self.features or self.features_weight is not None):
+            self._refuse("features_share", ": without --features, or beside --features-weight, it has no effect")
         if not self.features and self.features_weight is not None:
             self._refuse("features_weight", ": without --features it has no effect")
         if self.layers == NO_PAIRS:

@@ -119,9 +119,8 @@ def plan(settings: Settings, arguments: Mapping[str, Any], command: str) -> Plan
     }
     if settings.device is not None:
         overrides["device"] = checked_device(settings.device)
-    return Plan(
-        TRAINERS[student.family, student.task], overrides, (*told(student.module), *started, *lacking, *found.lines)
-    )
+    lines = (*told(student.module), *started, *lacking, *found.lines)
+    return Plan(TRAINERS[student.family, student.task], overrides, lines)
 
 
 def _check_asked(settings: Settings, theirs: Mapping[str, Any]) -> None:

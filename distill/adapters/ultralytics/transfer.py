@@ -96,11 +96,6 @@ def _given(own: dict[str, Any]) -> dict[str, float | None]:
 def shares_of(own: dict[str, Any]) -> dict[str, float]:
     """The share of the task's gradient that each term is to have."""
     maps, outputs = own["share"], own.get("response_share", own["share"])
-    features = own.get("features_share", own["share"])
-    return {
-        "attention": maps,
-        "gates": maps,
-        FeatureTerm.name: features,
-        ClassTerm.name: outputs,
-        BoxTerm.name: outputs,
-    }
+    features = own.get("features_share", maps)
+    of_outputs = {ClassTerm.name: outputs, BoxTerm.name: outputs}
+    return {"attention": maps, "gates": maps, FeatureTerm.name: features, **of_outputs}
