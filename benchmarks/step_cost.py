@@ -6,8 +6,8 @@ textbook teacher is what one writes first: float32, unfused, contiguous, hooks, 
 "Chosen" is the precision that `Teacher.choose_precision` finds faster; the stricter targets hold where that is
 bfloat16. P and B stand for the pairs P3 to P5 and B3 to B5, "half" for `teacher_fraction=0.5`. Peak memory is what a
 fresh process (or the GPU) needed above what it held before the networks were built. The networks are untrained, with
-the BatchNorm statistics of the batch. The CUDA path (--device 0, and --amp for float16 autocast as in Ultralytics'
-training) has not been run.
+the BatchNorm statistics of the batch. "Mixed" is `--cpu-bfloat16`, on a CPU alone. The CUDA
+path (--device 0, and --amp for float16 autocast as in Ultralytics' training) has not been run.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from ultralytics.nn.tasks import DetectionModel
 from ultralytics.utils import LOGGER
 
 from distill.adapters.ultralytics.anatomy import build_teacher, layers_of, run_layers
+from distill.adapters.ultralytics.cpu import InBfloat16
 from distill.adapters.ultralytics.wrapper import DistillingModule
 from distill.attention.pairs import Pair, pair_layers
 from distill.attention.taps import Taps
@@ -36,7 +37,8 @@ from distill.terms.attention import AttentionTerm
 
 PLAIN, NATIVE = "plain", "native"
 OURS = ("ours P float32", "ours P chosen", "ours P chosen half", "ours B float32", "ours B chosen")
-VARIANTS = (PLAIN, "textbook P", "textbook B", NATIVE, *OURS)
+MIXED = ("plain mixed", "ours P chosen mixed")  # the student in bfloat16 on a CPU
+VARIANTS = (PLAIN, "textbook P", "textbook B", NATIVE, *OURS, *MIXED)
 MEMORY_STEPS = 3
 BOXES = 8  # per image: a mosaic's worth
 
@@ -47,6 +49,7 @@ LIMITS = [  # of each variant, the reference and the most it may take, times the
 LIMITS_BFLOAT16 = [  # where bfloat16 is fast
     *((f"ours {letter} chosen", f"textbook {letter}", 0.85) for letter in "PB"),
     *(("ours P chosen", NATIVE, 0.75), ("ours B chosen", NATIVE, 0.70), ("ours P chosen half", PLAIN, 1.20)),
+    *((f"{name} mixed", name, 0.85) for name in (PLAIN, "ours P chosen")),
 ]
 
 
@@ -66,14 +69,16 @@ class Bench:
 
     def variant(self, name: str) -> Callable[[], None]:
         """A function that makes one such step."""
-        kind, *rest = name.split()
+        kind, *rest = name.removesuffix(" mixed").split()
         if kind == "textbook":
             watch = self._textbook([pair.teacher for pair in self._pairs(*rest)])
             return lambda: self._step(self.student, watch)
         if kind == NATIVE:
             module = DistillationModel(deepcopy(self.teacher), deepcopy(self.student)).train()
         else:
-            module = self.student if kind == PLAIN else self._ours(*rest)
+            student = deepcopy(self.student) if name in MIXED else self.student  # laid out otherwise
+            module = student if kind == PLAIN else self._ours(student, *rest)
+            module = InBfloat16(module).train() if name in MIXED else module
         return lambda: self._step(module)
 
     def _step(self, module: nn.Module, teacher: Callable[[Tensor], Any] = lambda images: None) -> None:
@@ -100,7 +105,7 @@ class Bench:
 
         return run
 
-    def _ours(self, letter: str, precision: str, half: str = "") -> nn.Module:
+    def _ours(self, student: nn.Module, letter: str, precision: str, half: str = "") -> nn.Module:
         pairs = self._pairs(letter)
         teacher = build_teacher(self.teacher, [pair.teacher for pair in pairs])
         if precision == "chosen":
@@ -109,7 +114,7 @@ class Bench:
             self.precision = "bfloat16" if probe["bfloat16"] < probe["float32"] else "float32"
             teacher.use(self.precision)
         distiller = Distiller(teacher, [AttentionTerm(pairs)], {"attention": 1.0}, 0.5 if half else 1.0)
-        return DistillingModule(self.student, distiller, per_image=True).train()
+        return DistillingModule(student, distiller, per_image=True).train()
 
 
 def synthetic(images: int, side: int, classes: int) -> dict[str, Tensor]:
@@ -162,16 +167,18 @@ def main() -> int:
             step()
         print(bench.memory.peak())
         return 0
-    seconds = interleaved({name: bench.variant(name) for name in VARIANTS}, args.steps, args.device)
+    variants = [name for name in VARIANTS if name not in MIXED or args.device.type == "cpu"]
+    seconds = interleaved({name: bench.variant(name) for name in variants}, args.steps, args.device)
     print("peak memory, each variant in a fresh process", file=sys.stderr)
-    peak = {name: fresh("--memory", name) / MB for name in VARIANTS}
+    peak = {name: fresh("--memory", name) / MB for name in variants}
 
     rows = []
-    for name in VARIANTS:
+    for name in variants:
         bases = [PLAIN, NATIVE, *([f"textbook {name.split()[1]}"] if name in OURS else [])]
         cells = ["{:.2f} ({:.2f}-{:.2f})".format(*ratio(seconds, name, base)) for base in bases]
         rows.append([name, f"{1e3 * median(seconds[name]):.0f}", *[*cells, ""][:3], f"{peak[name]:.0f}"])
     limits = LIMITS + (LIMITS_BFLOAT16 if bench.precision == "bfloat16" else [])
+    limits = [limit for limit in limits if limit[0] in variants]
     targets = [Target(f"{a} / {b}", ratio(seconds, a, b)[0], limit) for a, b, limit in limits]
     targets += [Target(f"peak memory, {name} / native", peak[name] / peak[NATIVE], 1.0) for name in OURS]
 

@@ -23,7 +23,7 @@ class FeatureTerm:
     whatever the channels. FitNets (Romero et al. 2015, arXiv 1412.6550) train such a map beside the student; here it
     has no parameters, is the best from the first step on, and cannot be what improves in the student's place: at the
     minimum over W the gradient into X is the same whether W is held or follows (the envelope theorem), so it is held.
-    (R^2 as a similarity of layers: Kornblith et al. 2019, arXiv 1905.00414, section 3.) The figure is `r2_` of the pair.
+    (R^2 as a similarity of layers: Kornblith et al. 2019, arXiv 1905.00414.) The figure is `r2_` of the pair.
     """
 
     name = "features"
