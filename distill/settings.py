@@ -12,7 +12,7 @@ from distill.errors import InputError
 FORMS = ("l2", "squared", "mean", "pearson")
 FOCUSES = ("none", "boxes", "teacher")
 GATES = ("none", "truth", "teacher", "shuffled")
-INITS = ("auto", "none", "teacher")
+INITS = ("auto", "none", "teacher", "fit")
 LOSSES = ("dice-ce", "dice")
 SCHEDULES = ("constant", "cosine")
 NO_PAIRS = ("none",)  # --layers none: no energy is compared
@@ -73,8 +73,9 @@ class Settings:
     )
     init: str = _option(
         NETWORKS,
-        "the student's first weights: teacher (the strongest channels of a larger network of the student's family), "
-        "none (drawn from the seed), or auto (teacher where the student is a yaml and it fits)",
+        "the student's first weights: fit (its layers fitted to a larger teacher of its family by least squares), "
+        "teacher (the teacher's strongest channels), none (as they are), or auto (fit where it can be; a trained "
+        "student's own where these are the better start)",
         "auto",
         "WHAT",
         within=_one_of(INITS),

@@ -61,9 +61,8 @@ def inherit(student: Any, teacher: Any, names: Mapping[int, str]) -> Inherited:
     `names` are the student's classes: where a layer has a row per class, those of equally named classes are taken.
     Raises InputError for a layer that is larger than the teacher's, and if nothing can be taken.
     """
-    shared, source, theirs = _shared(student, teacher), teacher.state_dict(), _channels(teacher)
-    places = select(_channels(student), theirs, shared, _values(teacher, theirs))
-    places |= _class_rows(student, teacher, names)
+    shared, source = _shared(student, teacher), teacher.state_dict()
+    places = places_of(student, teacher, names)
     taken: dict[str, int] = {}  # elements
     spread: dict[str, None] = {}
     for name, tensor in student.state_dict().items():
@@ -87,6 +86,16 @@ def inherit(student: Any, teacher: Any, names: Mapping[int, str]) -> Inherited:
     if not taken:
         raise InputError("--init teacher: nothing in this teacher fits the student")
     return _told(student, taken, tuple(name for name in spread if name in taken))
+
+
+def places_of(student: Any, teacher: Any, names: Mapping[int, str]) -> dict[Axis, Tensor]:
+    """For each axis of the student's tensors, the teacher's channels that it stands for; -1 where there is none.
+
+    Axes whose channels cannot be followed are missing. Raises InputError for a layer that is larger than the teacher's.
+    """
+    theirs = _channels(teacher)
+    places = select(_channels(student), theirs, _shared(student, teacher), _values(teacher, theirs))
+    return places | _class_rows(student, teacher, names)
 
 
 def _told(student: nn.Module, taken: Mapping[str, int], spread: tuple[str, ...]) -> Inherited:

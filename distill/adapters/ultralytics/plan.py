@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -101,8 +102,9 @@ def plan(settings: Settings, arguments: Mapping[str, Any], command: str) -> Plan
         "arguments": {key: value for key, value in theirs.items() if key != "augmentations"},
     }
     own["teacher"] = teacher and str(teacher.path)
-    drawn = student.module if is_yaml else None
-    own["init"], started = first_weights(settings, theirs, drawn, teacher, dict(enumerate(names)))
+    own["init"], started = first_weights(
+        settings, theirs, deepcopy(student.module), not is_yaml, teacher, dict(enumerate(names))
+    )
     settings = replace(settings, init=own["init"])
     found = match(settings, theirs, student.module, student.task, teacher, data)
     for key, pairs in (("pairs", found.pairs), ("gate_pairs", found.gates), ("feature_pairs", found.features)):
@@ -128,11 +130,11 @@ def _check_asked(settings: Settings, theirs: Mapping[str, Any]) -> None:
     for name in ("pretrained", "distill_model"):
         if isinstance(theirs.get(name), (str, Path)):
             read_checkpoint(theirs[name], f"{name}=", settings.trust)
-    only_first = settings.init == "teacher" and not teaches(settings)
+    only_first = settings.init in ("teacher", "fit") and not teaches(settings)
     if settings.teacher and theirs.get("distill_model") and not only_first:
         raise InputError(
             "--teacher and distill_model= both name a teacher: ours or Ultralytics' own, not both at once "
-            "(but for first weights alone: --init teacher --layers none --response none)"
+            "(but for first weights alone: --init fit --layers none --response none)"
         )
     if Path(settings.teacher or "").suffix.lower() in (".yaml", ".yml"):
         raise InputError(f"--teacher {settings.teacher}: a description, not a trained network: give a .pt")

@@ -222,7 +222,7 @@ def _record(trainer: Any, own: dict[str, Any], entries: dict[str, Any]) -> None:
         "data": {"file": str(trainer.args.data), "names": ordered(trainer.data["names"])},
         "student": own["student"],
         "teacher": own["teacher"] and {"file": own["teacher"], "sha256": own.get("teacher_sha256")},
-        "initialised": own.get("initialised"),
+        "initialised": own.get("initialised") or own.get("fitted"),
         "teacher_precision": own.get("precision_used"),
         "pairs": own["pairs"],
         "gated": list(alphas_of(rehearsal.student_of(trainer))),

@@ -15,38 +15,52 @@ from distill.errors import InputError
 from distill.networks.neck import GatedConcat
 from distill.settings import Settings
 
-DRAWN = "none"
-FROM_TEACHER = "teacher"
+DRAWN, INHERITED, FITTED, MEASURED = "none", "teacher", "fit", "auto"
 
 
 def first_weights(
-    settings: Settings, arguments: Mapping[str, Any], student: Any, teacher: Checkpoint | None, names: Mapping[int, str]
+    settings: Settings,
+    arguments: Mapping[str, Any],
+    student: Any,
+    trained: bool,
+    teacher: Checkpoint | None,
+    names: Mapping[int, str],
 ) -> tuple[str, tuple[str, ...]]:
-    """What `--init` comes to, `DRAWN` or `FROM_TEACHER`, and a line that tells it.
+    """What `--init` comes to, and a line that tells it.
 
-    `student` is built only to be looked at, and changed; None where it has weights of its own. `auto` takes
-    the teacher's where they fit and the teacher is the larger one: a copy of it would have nothing to learn.
-    Raises InputError where `--init teacher` asks for what cannot be.
+    `DRAWN` leaves the weights as they are, `INHERITED` takes a part of the teacher's, `FITTED` fits that part to the
+    teacher, `MEASURED` finds out when the run begins whether that, or the student's own weights, are the better start.
+    `student` is a copy to be looked at, and changed; `trained` says that it has weights of its own. `auto` needs a
+    teacher that is the larger one: a copy of it would have nothing to learn. Raises InputError where `--init` asks for
+    what cannot be.
     """
-    if settings.init == "teacher":
-        _check_asked(settings, arguments, student, teacher)
-        return FROM_TEACHER, (_inherited(student, teacher, names),)
-    own = student is None or isinstance(arguments.get("pretrained"), (str, Path))
-    if settings.init == "none" or teacher is None or own or not _larger(teacher.module, student):
+    trained = trained or isinstance(arguments.get("pretrained"), (str, Path))
+    asked = settings.init in (INHERITED, FITTED)
+    if asked and teacher is None:
+        raise InputError(
+            f"--init {settings.init} without --teacher: name the network that the student is to be a part of"
+        )
+    if settings.init == INHERITED:
+        _check_drawn(settings, arguments, trained)
+    if settings.init == DRAWN or teacher is None or not (asked or _larger(teacher.module, student)):
         return DRAWN, ()
     try:
-        return FROM_TEACHER, (_inherited(student, teacher, names),)
+        line = _inherited(settings.init, student, teacher, names)
     except InputError as error:
-        return DRAWN, (f"first weights: drawn from the seed ({str(error).removeprefix('--init teacher: ')})",)
+        if asked:
+            raise
+        why = str(error).removeprefix("--init auto: ")
+        return DRAWN, () if trained else (f"first weights: drawn from the seed ({why})",)
+    if settings.init == "auto":
+        return (MEASURED, ()) if trained else (FITTED, (line,))
+    return settings.init, (line,)
 
 
-def _check_asked(settings: Settings, arguments: Mapping[str, Any], student: Any, teacher: Checkpoint | None) -> None:
-    if teacher is None:
-        raise InputError("--init teacher without --teacher: name the network that the student is to be a part of")
-    if student is None:
-        raise InputError(f"--init teacher: --student {settings.student} has weights of its own: give its .yaml instead")
+def _check_drawn(settings: Settings, arguments: Mapping[str, Any], trained: bool) -> None:
     if isinstance(arguments.get("pretrained"), (str, Path)):
         raise InputError("--init teacher and pretrained= both bring the student's first weights: leave one out")
+    if trained:
+        raise InputError(f"--init teacher: --student {settings.student} has weights of its own: give its .yaml instead")
 
 
 def _larger(teacher: Any, student: Any) -> bool:
@@ -55,14 +69,14 @@ def _larger(teacher: Any, student: Any) -> bool:
     return any(theirs[name].numel() > mine[name].numel() for name in theirs.keys() & mine.keys())
 
 
-def _inherited(student: Any, teacher: Any, names: Mapping[int, str]) -> str:
-    _check_form(student, teacher)
+def _inherited(init: str, student: Any, teacher: Any, names: Mapping[int, str]) -> str:
+    _check_form(init, student, teacher)
     return str(inherit(student, teacher.module, names))
 
 
-def _check_form(student: Any, teacher: Checkpoint) -> None:
+def _check_form(init: str, student: Any, teacher: Checkpoint) -> None:
     """Raise InputError where the student is no smaller version of the teacher's network."""
-    where = f"--init teacher: {teacher.path.name}"
+    where = f"--init {init}: {teacher.path.name}"
     if teacher.family == "rtdetr":
         raise InputError(f"{where}: RT-DETR's transformer cannot be taken in part: only YOLO networks can")
     if teacher.fused:

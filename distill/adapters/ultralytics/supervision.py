@@ -34,9 +34,9 @@ def check_pairs(
     if both:
         raise InputError(f"--layers and --gates both guide {', '.join(sorted(both))}: once is enough")
     teaches = pairs or features or settings.response or any(pair.teacher for pair in gates)
-    if not teaches and settings.init != "teacher":
+    if not teaches and settings.init == "none":
         raise InputError(
-            "--layers none leaves the teacher nothing to teach: add --response bce, --gates teacher, or --init teacher"
+            "--layers none leaves the teacher nothing to teach: add --response bce, --gates teacher, or --init fit"
         )
     if settings.heatmaps and not pairs:
         raise InputError("--heatmaps keeps the maps of paired layers, and --layers none pairs none: leave one out")

@@ -13,12 +13,14 @@ from ultralytics.utils.torch_utils import unset_deterministic
 
 from distill.adapters.ultralytics.columns import figures, without_ours
 from distill.adapters.ultralytics.cpu import InBfloat16, check_cpu, in_precision
+from distill.adapters.ultralytics.fitting import fit_student
 from distill.adapters.ultralytics.gating import gate_neck, take_gates
 from distill.adapters.ultralytics.inheriting import inherit
 from distill.adapters.ultralytics.pairing import Seen, digest_of_weights
 from distill.adapters.ultralytics.rehearsal import student_of
 from distill.adapters.ultralytics.session import Session, read_teacher, teacher_of
 from distill.adapters.ultralytics.staging import staged
+from distill.adapters.ultralytics.starting import FITTED, INHERITED, MEASURED
 from distill.adapters.ultralytics.students import adopted
 from distill.adapters.ultralytics.supervision import taught
 from distill.adapters.ultralytics.transfer import follower_of
@@ -45,6 +47,7 @@ class DistillationMixin(Base):
     """
 
     per_image = True  # the task's loss is multiplied by the batch size
+    ema: Any
     model: Any  # of Ultralytics' own attributes, those that are set here too
     wdir: Path
     last: Path
@@ -79,7 +82,7 @@ class DistillationMixin(Base):
             gate_neck(model, self.args.seed)
             if weights is not None:
                 take_gates(model, weights)
-        if self.own.get("init") == "teacher" and weights is None:  # a run that is resumed brings its weights
+        if self.own.get("init") == INHERITED and weights is None:  # a run that is resumed brings its weights
             with same_randomness():
                 teacher = read_teacher(self.own, self.own["trust"]).module
                 self.own["initialised"] = inherit(model, teacher, self.data["names"]).as_dict()
@@ -190,6 +193,9 @@ class DistillationMixin(Base):
     def _build_train_pipeline(self) -> None:
         with self._original_compile():  # an out-of-memory retry rebuilds the loaders, whose shape depends on it
             super()._build_train_pipeline()
+        if self.own.get("init") in (FITTED, MEASURED) and not self.resume and self.ema is None:
+            with same_randomness():  # the EMA is made of what comes out of it
+                fit_student(self)
 
     def label_loss_items(self, loss_items: Any = None, prefix: str = "train") -> Any:
         """Our losses exist in training only; validation would list them as zeros."""

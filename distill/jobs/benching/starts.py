@@ -65,14 +65,21 @@ def pairing(arms: Sequence[Arm], runs: Iterable[Run]) -> Pairing:
             done += 1
             manifest = run.manifest()
             if isinstance(start := manifest.get("start"), dict):
-                teacher = (manifest.get("teacher") or {}).get("sha256", "") if manifest.get("initialised") else None
-                starts.setdefault(run.seed, {})[run.arm] = {**start, "part of": teacher}
+                starts.setdefault(run.seed, {})[run.arm] = {**start, "part of": _part_of(manifest)}
     problems: dict[str, list[str]] = {}
     for seed, of_arm in starts.items():
         for problem, where in _differences(arms, of_arm):
             problems.setdefault(problem, []).append(f"{seed}{where}")
     found = tuple(f"{problem} in seed {', '.join(seeds)}" for problem, seeds in problems.items())
     return Pairing(found, sum(map(len, starts.values())), done)
+
+
+def _part_of(manifest: Mapping[str, Any]) -> tuple[str, str] | None:
+    """The teacher that a run's first weights come from, and whether they were taken or fitted; None if neither."""
+    taken = manifest.get("initialised")
+    if not taken or taken.get("start") == "own":
+        return None
+    return (manifest.get("teacher") or {}).get("sha256", ""), taken.get("start", "taken")
 
 
 def _differences(arms: Sequence[Arm], starts: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, str]]:

@@ -1,0 +1,170 @@
+"""A student whose first weights make it answer as its teacher does, as far as least squares can: `--init fit`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from copy import deepcopy
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch import distributed as dist
+from ultralytics.nn.modules import Conv
+from ultralytics.utils import LOGGER, RANK
+
+from distill.adapters.ultralytics.heads import outputs_of
+from distill.adapters.ultralytics.inheriting import inherit, places_of
+from distill.adapters.ultralytics.rehearsal import student_of, untouched
+from distill.adapters.ultralytics.session import read_teacher
+from distill.attention.taps import Taps
+from distill.modes import as_found
+from distill.networks.fitting import POSITIONS, fit, targets_of
+
+DEEPEST = 32  # the stride whose grid has to give enough positions
+IMAGES = 32, 256  # at least, at most
+JUDGES = 64  # further images on which starts are compared
+BATCH = 16
+INTEREST = 4  # pixels to a cell of the map of where the teacher sees something
+
+
+def fit_student(trainer: Any) -> None:
+    """Fit the trainer's student to its teacher on augmented training images, in place, on every rank alike.
+
+    With `init` "auto" the student has weights of its own, and the start whose loss on further training images is
+    the least is taken: its own weights, its own with the head fitted, or all fitted. What was done stands in
+    `own["fitted"]`, and is told.
+    """
+    own, student = trainer.own, student_of(trainer)
+    began = time.monotonic()
+    if RANK in {-1, 0}:
+        LOGGER.info("fitting the student to the teacher by least squares ...")
+        teacher = read_teacher(own, own["trust"]).module.float().to(trainer.device)
+        torch.manual_seed(own["seed"])  # the images and their augmentation; the caller restores the generators
+        images = alike(list(training_images(trainer, image_count(trainer.args.imgsz))))
+        judges = list(training_images(trainer, JUDGES)) if own["init"] == "auto" else []
+        chosen, losses, told = _best(own, student, teacher, trainer.data["names"], images, judges, trainer.per_image)
+        student.load_state_dict(chosen.state_dict())
+        own["fitted"] = {"images": len(images), "seconds": round(time.monotonic() - began, 1), "losses": losses, **told}
+        LOGGER.info(_said(own["fitted"]))
+    if dist.is_initialized():
+        for tensor in student.state_dict().values():
+            dist.broadcast(tensor, 0)
+
+
+def _best(
+    own: Mapping[str, Any],
+    student: Any,
+    teacher: Any,
+    names: Mapping[int, str],
+    images: Tensor,
+    judges: list[dict[str, Any]],
+    per_image: bool,
+) -> tuple[Any, dict[str, float], dict[str, Any]]:
+    guide = Guide(student, teacher, names, images)
+    whole = deepcopy(student)
+    inherit(whole, teacher, names)
+    starts = {"fitted": (whole, guide.fit(whole))}
+    if own["init"] == "auto":
+        head = deepcopy(student)
+        starts["own, head fitted"] = head, guide.fit(head, head=True)
+        starts["own"] = deepcopy(student), {}
+    losses = {name: task_loss(model, judges, per_image) for name, (model, _) in starts.items()} if judges else {}
+    taken = min(losses, key=lambda name: losses[name]) if losses else "fitted"
+    model, told = starts[taken]
+    mean = sum(told.values()) / len(told) if told else None
+    return model, losses, {"start": taken, "convolutions": len(told), "r2": mean}
+
+
+class Guide:
+    """What the teacher has a student's convolutions give on some `images`, to which copies of it can be fitted."""
+
+    def __init__(self, student: Any, teacher: Any, names: Mapping[int, str], images: Tensor) -> None:
+        self.images = images
+        both = dict(convolutions(teacher))
+        self._convolutions = {name: norm for name, norm in convolutions(student) if both.get(name) == norm}
+        self._head = f"model.{len(student.model) - 1}."
+        outputs = [last_of(teacher, output.classes) for output in outputs_of(teacher)]
+        scores = confidences(teacher, outputs, images)
+        size = tuple(side // INTEREST for side in images.shape[2:])
+        maps = [F.interpolate(score, size=size, mode="bilinear") for score in scores.values()]
+        interest = torch.stack(maps).amax(0) if maps else None
+        places = places_of(student, teacher, names)
+        self._targets = targets_of(teacher, self._convolutions, places, images, interest, scores)
+
+    def fit(self, student: Any, head: bool = False) -> dict[str, float]:
+        """Fit all convolutions that both networks have, or those of the `head` alone; R^2 of each."""
+        chosen = {name: norm for name, norm in self._convolutions.items() if not head or name.startswith(self._head)}
+        return fit(student, self._targets, chosen, self.images)
+
+
+def last_of(model: nn.Module, name: str) -> str:
+    """The module itself, or the last one of a sequence, which gives its output."""
+    module = model.get_submodule(name)
+    return f"{name}.{len(module) - 1}" if isinstance(module, nn.Sequential) else name
+
+
+def convolutions(model: nn.Module) -> Iterator[tuple[str, str]]:
+    """Each convolution with its BatchNorm, and those with biases, which give outputs."""
+    inside = set()
+    for name, module in model.named_modules():
+        if isinstance(module, Conv) and isinstance(getattr(module, "bn", None), nn.BatchNorm2d):
+            inside.add(f"{name}.conv")
+            yield f"{name}.conv", f"{name}.bn"
+        elif isinstance(module, nn.Conv2d) and module.bias is not None and name not in inside:
+            yield name, ""
+
+
+@torch.no_grad()
+def confidences(teacher: nn.Module, outputs: list[str], images: Tensor) -> dict[str, Tensor]:
+    """The best class probability at each cell of each output, (B, 1, H, W)."""
+    if not outputs:
+        return {}
+    with as_found(teacher), Taps(teacher.eval(), outputs) as taps:
+        teacher(images)
+        seen = taps.read()
+    return {name: logits.float().sigmoid().amax(1, keepdim=True) for name, logits in seen.items()}
+
+
+@torch.no_grad()
+def task_loss(student: Any, batches: list[dict[str, Any]], per_image: bool) -> float:
+    """The task's own loss per image, in eval mode."""
+    total = 0.0
+    with as_found(student):
+        student.eval()
+        for batch in batches:
+            loss = student.loss(dict(batch))[0].sum().item()
+            total += loss / (len(batch["img"]) if per_image else 1)
+    return total / len(batches)
+
+
+def image_count(imgsz: int) -> int:
+    """As many images as give the deepest level enough positions."""
+    low, high = IMAGES
+    return min(max(POSITIONS // max(imgsz // DEEPEST, 1) ** 2, low), high)
+
+
+def training_images(trainer: Any, count: int) -> Iterator[dict[str, Any]]:
+    """Augmented training batches of `count` images in all, drawn anew where there are fewer; on the device."""
+    with untouched(trainer.train_loader.dataset) as dataset:
+        step = max(1, len(dataset) // count)
+        for start in range(0, count, BATCH):
+            items = [dataset[k * step % len(dataset)] for k in range(start, min(start + BATCH, count))]
+            yield trainer.preprocess_batch(trainer.train_loader.collate_fn(items))
+
+
+def alike(batches: list[dict[str, Any]]) -> Tensor:
+    """The images of one shape, the first's, of all batches: (B, C, H, W)."""
+    shape = batches[0]["img"].shape[1:]
+    return torch.cat([batch["img"] for batch in batches if batch["img"].shape[1:] == shape])
+
+
+def _said(found: Mapping[str, Any]) -> str:
+    where = f"on {found['images']} training images in {found['seconds']:.0f} s"
+    losses = ", ".join(f"{name} {loss:.3f}" for name, loss in found["losses"].items())
+    why = f"; loss before training: {losses}" if losses else ""
+    if found["start"] == "own":
+        return f"first weights: the student's own are the better start{why}"
+    r2 = f"R2 {found['r2']:.3f} on average"
+    return f"first weights: {found['start']}, {found['convolutions']} convolutions {where}, {r2}{why}"
