@@ -14,6 +14,7 @@ from torch import distributed as dist
 from ultralytics.nn.modules import Conv
 from ultralytics.utils import LOGGER, RANK
 
+from distill.adapters.ultralytics.cpu import has_bfloat16
 from distill.adapters.ultralytics.heads import outputs_of
 from distill.adapters.ultralytics.inheriting import inherit, places_of
 from distill.adapters.ultralytics.rehearsal import student_of, untouched
@@ -86,12 +87,15 @@ class Guide:
         self._convolutions = {name: norm for name, norm in convolutions(student) if both.get(name) == norm}
         self._head = f"model.{len(student.model) - 1}."
         outputs = [last_of(teacher, output.classes) for output in outputs_of(teacher)]
-        scores = confidences(teacher, outputs, images)
-        size = tuple(side // INTEREST for side in images.shape[2:])
-        maps = [F.interpolate(score, size=size, mode="bilinear") for score in scores.values()]
-        interest = torch.stack(maps).amax(0) if maps else None
+        teacher, images = (x.to(memory_format=torch.channels_last) for x in (teacher, images))
+        low = images.is_cuda or (images.device.type == "cpu" and has_bfloat16())
         places = places_of(student, teacher, names)
-        self._targets = targets_of(teacher, self._convolutions, places, images, interest, scores)
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=low):  # fits are not as exact as that
+            scores = confidences(teacher, outputs, images)
+            size = tuple(side // INTEREST for side in images.shape[2:])
+            maps = [F.interpolate(score, size=size, mode="bilinear") for score in scores.values()]
+            interest = torch.stack(maps).amax(0) if maps else None
+            self._targets = targets_of(teacher, self._convolutions, places, images, interest, scores)
 
     def fit(self, student: Any, head: bool = False) -> dict[str, float]:
         """Fit all convolutions that both networks have, or those of the `head` alone; R^2 of each."""
