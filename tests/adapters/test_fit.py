@@ -1,0 +1,181 @@
+"""`--init fit` and what `--init auto` makes of a student with weights of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import distill
+from distill.adapters.ultralytics import fitting
+from distill.adapters.ultralytics.anatomy import build_teacher, layers_of
+from distill.adapters.ultralytics.fitting import Guide, convolutions, image_count, last_of
+from distill.adapters.ultralytics.heads import outputs_of
+from distill.adapters.ultralytics.inheriting import inherit
+from distill.attention.taps import Taps
+from distill.records import read_manifest
+
+from .test_inheriting import lively
+from .tiny import micro, network, rows, same, weights
+
+Train = Callable[..., distill.TrainResult]
+Checkpoint = Callable[..., Path]
+FAMILIES = ("yolov8", "yolo11", "yolo12", "yolo26")
+
+
+@pytest.fixture
+def big(checkpoint: Checkpoint) -> Path:
+    return checkpoint(micro(2), name="big", seed=1)
+
+
+def apart(student: Any, teacher: Any, images: Tensor) -> float:
+    """How far both networks' class logits lie apart, over their spread, the mean of all levels and branches."""
+    names = [output.classes for output in outputs_of(student)]
+    seen = []
+    for model in (student, teacher):
+        with torch.no_grad(), Taps(model.eval(), names) as taps:
+            model(images)
+            seen.append(taps.read())
+    return sum(float((seen[0][n] - seen[1][n]).norm() / seen[1][n].std() / seen[1][n].numel() ** 0.5) for n in names)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_fitted_student_answers_more_like_its_teacher(family: str) -> None:
+    """In every family, both branches of an end-to-end head included, and on images that it was not fitted on."""
+    teacher = lively(f"{family}s.yaml", seed=1)
+    images, others = (torch.rand(n, 3, 96, 96, generator=torch.Generator().manual_seed(n)) for n in (24, 8))
+    taken, fitted = (network(f"{family}n.yaml", seed=2) for _ in range(2))
+    for student in (taken, fitted):
+        inherit(student, teacher, teacher.names)
+    told = Guide(fitted, teacher, teacher.names, images).fit(fitted)
+    there = dict(convolutions(fitted))
+    assert len(told) > 0.8 * len(there) and all(value <= 1 + 1e-6 for value in told.values())
+    assert {last_of(fitted, output.classes) for output in outputs_of(fitted)} <= set(told)
+    assert apart(fitted, teacher, others) < 0.7 * apart(taken, teacher, others)
+
+
+def test_a_student_of_the_same_size_becomes_its_teacher() -> None:
+    teacher, student = lively("yolo11n.yaml", seed=1), network("yolo11n.yaml", seed=2)
+    images = torch.rand(24, 3, 96, 96, generator=torch.Generator().manual_seed(0))
+    before = apart(student, teacher, images)
+    Guide(student, teacher, teacher.names, images).fit(student)
+    assert apart(student, teacher, images) < 0.2 * before
+
+
+def test_only_the_head_is_fitted_where_that_is_asked() -> None:
+    teacher, student = lively("yolo11s.yaml", seed=1), network("yolo11n.yaml", seed=2)
+    old = {name: tensor.clone() for name, tensor in student.state_dict().items()}
+    told = Guide(student, teacher, teacher.names, torch.rand(4, 3, 64, 64)).fit(student, head=True)
+    changed = {n for n, tensor in student.state_dict().items() if not torch.equal(tensor, old[n])}
+    assert told and all(name.startswith("model.23.") for name in (*told, *changed))
+
+
+def test_a_run_begins_there_says_so_and_native_training_begins_there_too(
+    train: Train, big: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    result = train(teacher=big, init="auto")
+    assert "fitting the student to the teacher by least squares" in caplog.text
+    assert "first weights: fitted, " in caplog.text and "R2 0." in caplog.text
+    found = read_manifest(result.folder)["initialised"]
+    assert found["start"] == "fitted" and found["losses"] == {} and 0 < found["r2"] < 1 and found["convolutions"] > 8
+    alone = {"init": "fit", "layers": "none"}
+    others = [train(teacher=big, **alone), train(teacher=big, **alone, distill_model=str(big))]
+    starts = [run.manifest["start"]["weights"] for run in (result, *others)]
+    assert len(set(starts)) == 1 and starts[0] != train().manifest["start"]["weights"]
+    assert len({str(run.manifest["start"]["data"]) for run in (result, *others, train())}) == 1  # the images as ever
+    assert train(teacher=big, init="auto", seed=5).manifest["start"]["weights"] != starts[0]  # other images, other fit
+
+
+def test_the_average_begins_there_too(
+    train: Train, big: Path, on: Callable[[str, Callable[[Any], None]], None]
+) -> None:
+    seen: list[bool] = []
+
+    def look(trainer: Any) -> None:
+        seen.append(same(trainer.ema.ema.state_dict(), fitting.student_of(trainer).state_dict()))
+
+    on("on_train_start", look)
+    train(teacher=big, init="fit")
+    assert seen == [True]
+
+
+def test_a_resumed_run_is_not_fitted_again(
+    train: Train,
+    big: Path,
+    tmp_path: Path,
+    cut_off: Callable[[Callable[[], Any]], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cut_off(lambda: train(teacher=big, init="fit", epochs=2, name="a"))
+    monkeypatch.setattr(fitting, "fit", lambda *_: pytest.fail("fitted again"))
+    result = distill.resume(tmp_path / "runs" / "a")
+    assert result.manifest["initialised"]["start"] == "fitted" and len(rows(result.table)) == 2
+
+
+@pytest.mark.parametrize("taken", ["own", "own, head fitted", "fitted"])
+def test_a_trained_student_takes_the_start_of_the_least_loss(
+    taken: str,
+    train: Train,
+    big: Path,
+    checkpoint: Checkpoint,
+    starts: list[dict[str, Tensor]],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    file = checkpoint(micro(), name="given", seed=7)
+    order = ["fitted", "own, head fitted", "own"]
+    losses = iter([1.0 if name == taken else 2.0 for name in order])
+    judged: list[Any] = []
+
+    def judge(student: Any, batches: list[Any], per_image: bool) -> float:
+        judged.append(student)
+        assert batches and per_image
+        return next(losses)
+
+    monkeypatch.setattr(fitting, "task_loss", judge)
+    result = train(teacher=big, student=file, init="auto")
+    chosen = judged[order.index(taken)].state_dict()
+    assert same(starts[0], dict(chosen))
+    assert same(starts[0], weights(file)) == (taken == "own")
+    found = result.manifest["initialised"]
+    assert found["start"] == taken and found["losses"] == {name: 1.0 if name == taken else 2.0 for name in order}
+    assert "loss before training: fitted" in caplog.text
+    kept = train(teacher=big, student=file, init="none")
+    assert same(starts[1], weights(file)) and kept.manifest["initialised"] is None
+
+
+def test_the_loss_that_decides_is_the_tasks_own_and_changes_nothing(big: Path, train: Train, on: Any) -> None:
+    seen: list[float] = []
+
+    def look(trainer: Any) -> None:
+        student = fitting.student_of(trainer)
+        before = {name: tensor.clone() for name, tensor in student.state_dict().items()}
+        batches = list(fitting.training_images(trainer, 8))
+        seen.append(fitting.task_loss(student, batches, trainer.per_image))
+        seen.append(fitting.task_loss(student, batches, trainer.per_image))
+        assert same(before, student.state_dict()) and student.training
+
+    on("on_train_epoch_start", look)
+    train(teacher=big)
+    assert seen[0] == seen[1] > 0
+
+
+def test_as_many_images_as_the_deepest_level_needs() -> None:
+    assert image_count(64) == image_count(256) == 256 and image_count(640) == 50 and image_count(1280) == 32
+
+
+def test_the_teacher_is_read_as_it_is_deep_down(big: Path) -> None:
+    """What a guide notes is the teacher's own answer: the last output's target is the output."""
+    teacher, student = lively(micro(2), seed=1), network(micro())
+    images = torch.rand(2, 3, 64, 64)
+    guide = Guide(student, teacher, teacher.names, images)
+    name = outputs_of(student)[0].classes
+    last = last_of(student, name)
+    with torch.no_grad():
+        expected = build_teacher(teacher, [name])(images)[name].movedim(1, -1).flatten(0, -2)
+    assert torch.allclose(guide._targets[last].values, expected, rtol=0.05, atol=0.05)
+    assert layers_of(student, 64)
