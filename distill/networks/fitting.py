@@ -24,6 +24,7 @@ from distill.networks.channels import Axis
 POSITIONS = 20_000  # of a layer's grids over all images that its problem is posed on
 FOCUSED = 0.5  # of them are drawn by interest, the others evenly
 BACKGROUND = 0.02  # what a position without interest weighs where outputs are told apart
+FAINT = 1e-3  # of a standard deviation: what varies less, in logits or behind a BatchNorm, says nothing to be fitted to
 RIDGE = 1e-3  # of each input's variance
 
 
@@ -79,7 +80,7 @@ def fit(
     The `images` are those of the targets. A BatchNorm gets the statistics that its convolution then has, and gives what
     it gives a standard deviation as large as the target's: least squares shrinks what it cannot tell, and layers in a
     row would fade. Outputs without BatchNorm are fitted with their biases. Modes are restored. A convolution that does
-    not run, or has no target of its size, is left as it is.
+    not run, or has no target of its size, is left as it is, and so are channels that hardly vary in the large network.
     """
     modules = dict(small.named_modules())
     told: dict[str, float] = {}
@@ -142,6 +143,8 @@ def _solve(target: Target, name: str, norm: Any, told: dict[str, float], conv: A
     y = values.unflatten(1, (conv.groups, -1))  # (n, groups, q)
     slope, offset, told[name] = least_squares(x, y, target.weights)
     weight = slope.transpose(1, 2).reshape(conv.weight.shape).to(conv.weight)
+    spread = values.std(0)
+    found = found & (spread > FAINT)
     if norm is None:
         _put(conv.weight, weight, found)
         _put(conv.bias, offset.flatten().to(conv.bias), found)
@@ -149,8 +152,8 @@ def _solve(target: Target, name: str, norm: Any, told: dict[str, float], conv: A
     # a BatchNorm undoes any scale: the weights keep the size that they had, which weight decay and optimizers feel
     size = conv.weight.flatten(1).norm(dim=1) / weight.flatten(1).norm(dim=1).clamp(min=1e-12)
     given = torch.einsum("ngp,gpq->ngq", x, slope).flatten(1) * size.to(x)  # (n, C)
-    variance, spread = given.var(0), values.std(0)
-    alive = found & (variance > 0) & (spread > 1e-6 * spread.max())
+    variance = given.var(0)
+    alive = found & (variance > 0)
     _put(conv.weight, weight * size.view(-1, *[1] * (weight.dim() - 1)), alive)
     _put(norm.running_mean, given.mean(0), alive)
     _put(norm.running_var, variance, alive)
