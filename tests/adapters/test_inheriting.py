@@ -311,7 +311,7 @@ def test_nobody_has_to_ask_for_it(
     train: Train, big: Path, teacher: Path, starts: list[dict[str, Tensor]], caplog: pytest.LogCaptureFixture
 ) -> None:
     result = train(teacher=big, init="auto")
-    assert same(starts[0], expected(big)) and result.manifest["initialised"]["share"] == 1.0
+    assert not same(starts[0], expected(big)) and result.manifest["initialised"]["start"] == "fitted"
     assert "initialised from teacher: " in caplog.text
     result = train(teacher=teacher, init="none")
     assert result.manifest["initialised"] is None
@@ -333,11 +333,12 @@ def auto(scenes: Path, student: Path) -> Callable[..., tuple[str, tuple[str, ...
 def test_where_the_default_draws_weights(
     auto: Callable[..., tuple[str, tuple[str, ...]]], big: Path, checkpoint: Callable[..., Path]
 ) -> None:
-    assert auto(teacher=big)[0] == auto(teacher=big, layers="none", response="none")[0] == "teacher"
+    assert auto(teacher=big)[0] == auto(teacher=big, layers="none", response="none")[0] == "fit"
     assert auto() == ("none", ())
     given = checkpoint(micro(), name="given")
-    assert auto(teacher=big, student=given) == ("none", ())  # it has weights of its own
-    assert auto({"pretrained": str(given)}, teacher=big) == ("none", ())
+    assert auto(teacher=big, student=given) == ("auto", ())  # it has weights of its own: which are better is measured
+    assert auto({"pretrained": str(given)}, teacher=big) == ("auto", ())
+    assert auto(teacher=checkpoint("yolov8s.yaml"), student=checkpoint("yolo11n.yaml")) == ("none", ())
     assert auto(teacher=given) == ("none", ())  # as large as the student: a copy would have nothing to learn
     assert auto(teacher=checkpoint("yolo11n.yaml", nc=80), student="yolo11n.yaml") == (
         "none",
@@ -373,7 +374,7 @@ def refused(scenes: Path, student: Path) -> Callable[..., str]:
 def test_what_has_no_teacher_or_has_weights_already(
     refused: Callable[..., str], teacher: Path, checkpoint: Callable[..., Path]
 ) -> None:
-    assert refused() == "--init teacher without --teacher: name the network that the student is to be a part of"
+    assert refused() == "--init teacher without --teacher: name the network that the weights are to come from"
     given = checkpoint(micro(), name="given")
     assert "has weights of its own: give its .yaml instead" in refused(teacher=teacher, student=given)
     text = refused({"pretrained": str(given)}, teacher=teacher)

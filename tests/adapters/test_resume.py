@@ -120,7 +120,7 @@ def check_finished(folder: Path, whole: Path, kept: dict[str, Any], epochs: int 
     assert [row["epoch"] for row in table] == list(range(1, epochs + 1))
     assert list(table[0]) == list(rows(whole / "results.csv")[0])
     assert all(row[f"train/{name}"] > 0 for row in table for name in ("at_loss", "cos_P3", "at_cls", "at_box"))
-    assert kept["initialised"]["share"] == 1.0 and kept["weights"].keys() == {
+    assert kept["initialised"]["start"] == "fitted" and kept["weights"].keys() == {
         "attention",
         "classes",
         "boxes",

@@ -25,6 +25,8 @@ from distill.networks.fitting import POSITIONS, fit, targets_of
 
 DEEPEST = 32  # the stride whose grid has to give enough positions
 IMAGES = 32, 256  # at least, at most
+OWN = "own"  # weights that a student has been trained to
+MARGIN = 0.01  # by which the loss of another start has to be below that of its own
 JUDGES = 64  # further images on which starts are compared
 BATCH = 16
 INTEREST = 4  # pixels to a cell of the map of where the teacher sees something
@@ -34,8 +36,8 @@ def fit_student(trainer: Any) -> None:
     """Fit the trainer's student to its teacher on augmented training images, in place, on every rank alike.
 
     With `init` "auto" the student has weights of its own, and the start whose loss on further training images is
-    the least is taken: its own weights, its own with the head fitted, or all fitted. What was done stands in
-    `own["fitted"]`, and is told.
+    the least is taken: its own weights, its own with the head fitted, or all fitted; its own where it is a tie. What
+    was done stands in `own["fitted"]`, and is told.
     """
     own, student = trainer.own, student_of(trainer)
     began = time.monotonic()
@@ -70,9 +72,9 @@ def _best(
     if own["init"] == "auto":
         head = deepcopy(student)
         starts["own, head fitted"] = head, guide.fit(head, head=True)
-        starts["own"] = deepcopy(student), {}
+        starts[OWN] = deepcopy(student), {}
     losses = {name: task_loss(model, judges, per_image) for name, (model, _) in starts.items()} if judges else {}
-    taken = min(losses, key=lambda name: losses[name]) if losses else "fitted"
+    taken = min(losses, key=lambda name: losses[name] * (1 if name == OWN else 1 + MARGIN)) if losses else "fitted"
     model, told = starts[taken]
     mean = sum(told.values()) / len(told) if told else None
     return model, losses, {"start": taken, "convolutions": len(told), "r2": mean}
@@ -168,7 +170,7 @@ def _said(found: Mapping[str, Any]) -> str:
     where = f"on {found['images']} training images in {found['seconds']:.0f} s"
     losses = ", ".join(f"{name} {loss:.3f}" for name, loss in found["losses"].items())
     why = f"; loss before training: {losses}" if losses else ""
-    if found["start"] == "own":
+    if found["start"] == OWN:
         return f"first weights: the student's own are the better start{why}"
     r2 = f"R2 {found['r2']:.3f} on average"
     return f"first weights: {found['start']}, {found['convolutions']} convolutions {where}, {r2}{why}"
