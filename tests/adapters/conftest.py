@@ -27,6 +27,7 @@ import torch
 from ultralytics.utils import YAML, callbacks
 
 import distill
+from distill.adapters.ultralytics import fitting
 from distill.adapters.ultralytics.session import Session
 from distill.adapters.ultralytics.trainers import DistillationMixin
 from distill.scenes import write_scenes
@@ -77,6 +78,13 @@ def student(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def teacher(checkpoint: Callable[..., Path]) -> Path:
     return checkpoint(micro(2), name="micro-teacher", seed=1)
+
+
+@pytest.fixture(autouse=True)
+def few_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fit takes more images than a tiny test needs."""
+    monkeypatch.setattr(fitting, "IMAGES", (16, 32))
+    monkeypatch.setattr(fitting, "JUDGES", 16)
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from ultralytics.nn import tasks
 
 import distill
 from distill.adapters.ultralytics import fitting
@@ -20,10 +21,12 @@ from distill.attention.taps import Taps
 from distill.records import read_manifest
 
 from .test_inheriting import lively
+from .test_matrix import TASKS
 from .tiny import micro, network, rows, same, weights
 
 Train = Callable[..., distill.TrainResult]
 Checkpoint = Callable[..., Path]
+IMAGES = fitting.IMAGES
 FAMILIES = ("yolov8", "yolo11", "yolo12", "yolo26")
 
 
@@ -148,6 +151,24 @@ def test_a_trained_student_takes_the_start_of_the_least_loss(
     assert same(starts[1], weights(file)) and kept.manifest["initialised"] is None
 
 
+@pytest.mark.parametrize("task", [task for task in TASKS if task != "detect"])
+def test_in_every_task_starts_are_made_and_judged(
+    task: str, data: dict[str, Path], checkpoint: Checkpoint, train: Train
+) -> None:
+    """Whatever a head gives: a start is taken by its loss, and the run goes on from there."""
+    yaml, _, nc, keys, _ = TASKS[task]
+    scaled = {**tasks.yaml_model_load(yaml), **keys}
+    student, teacher = (
+        checkpoint({**scaled, "scale": scale}, task, name=f"{task}-{scale}", nc=nc, seed=seed)
+        for scale, seed in (("n", 0), ("s", 1))
+    )
+    result = train(teacher=teacher, student=student, data=data[task], init="auto")
+    losses = result.manifest["initialised"]["losses"]
+    assert list(losses) == ["fitted", "own, head fitted", "own"]
+    assert all(0 < loss < float("inf") for loss in losses.values())
+    assert rows(result.table)[0]["train/at_loss"] > 0
+
+
 def test_the_loss_that_decides_is_the_tasks_own_and_changes_nothing(big: Path, train: Train, on: Any) -> None:
     seen: list[float] = []
 
@@ -164,7 +185,8 @@ def test_the_loss_that_decides_is_the_tasks_own_and_changes_nothing(big: Path, t
     assert seen[0] == seen[1] > 0
 
 
-def test_as_many_images_as_the_deepest_level_needs() -> None:
+def test_as_many_images_as_the_deepest_level_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fitting, "IMAGES", IMAGES)
     assert image_count(64) == image_count(256) == 256 and image_count(640) == 50 and image_count(1280) == 32
 
 

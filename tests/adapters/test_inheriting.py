@@ -374,7 +374,7 @@ def refused(scenes: Path, student: Path) -> Callable[..., str]:
 def test_what_has_no_teacher_or_has_weights_already(
     refused: Callable[..., str], teacher: Path, checkpoint: Callable[..., Path]
 ) -> None:
-    assert refused() == "--init teacher without --teacher: name the network that the weights are to come from"
+    assert refused() == "--init teacher without --teacher: name the network that the student is to be a part of"
     given = checkpoint(micro(), name="given")
     assert "has weights of its own: give its .yaml instead" in refused(teacher=teacher, student=given)
     text = refused({"pretrained": str(given)}, teacher=teacher)

@@ -49,8 +49,8 @@ def fit_student(trainer: Any) -> None:
         judges = list(training_images(trainer, JUDGES)) if own["init"] == "auto" else []
         chosen, losses, told = _best(own, student, teacher, trainer.data["names"], images, judges, trainer.per_image)
         student.load_state_dict(chosen.state_dict())
-        own["fitted"] = {"images": len(images), "seconds": round(time.monotonic() - began, 1), "losses": losses, **told}
-        LOGGER.info(_said(own["fitted"]))
+        own["fitted"] = {"images": len(images), "losses": losses, **told}
+        LOGGER.info(_said(own["fitted"], time.monotonic() - began))
     if dist.is_initialized():
         for tensor in student.state_dict().values():
             dist.broadcast(tensor, 0)
@@ -166,8 +166,8 @@ def alike(batches: list[dict[str, Any]]) -> Tensor:
     return torch.cat([batch["img"] for batch in batches if batch["img"].shape[1:] == shape])
 
 
-def _said(found: Mapping[str, Any]) -> str:
-    where = f"on {found['images']} training images in {found['seconds']:.0f} s"
+def _said(found: Mapping[str, Any], seconds: float) -> str:
+    where = f"on {found['images']} training images in {seconds:.0f} s"
     losses = ", ".join(f"{name} {loss:.3f}" for name, loss in found["losses"].items())
     why = f"; loss before training: {losses}" if losses else ""
     if found["start"] == OWN:
