@@ -12,7 +12,8 @@ from distill.settings import Settings
 from distill.text import nearest
 
 KINDS: dict[str, type] = {"str": str, "float": float, "int": int, "bool": bool, "tuple": tuple}
-ANSWERS = ("layers", "response", "features")  # settings for which `none` is an answer, not the absence of one
+EMPTY = ("response", "features")  # settings that `none` leaves empty
+ANSWERS = ("layers", *EMPTY)  # settings for which `none` is an answer, not the absence of one
 ALIASES = {"model": "student"}  # so that a `yolo train` line works as it is
 
 
@@ -89,7 +90,7 @@ def _typed(key: str, value: Any) -> Any:
             items = value.split(",") if isinstance(value, str) else value
             items = items if isinstance(items, (list, tuple)) else [items]
             given = tuple(str(item).strip() for item in items if str(item).strip())
-            return () if key in ("response", "features") and [item.lower() for item in given] == ["none"] else given
+            return () if key in EMPTY and [item.lower() for item in given] == ["none"] else given
         if wanted is bool:
             return _boolean(key, value)
         if wanted is str:

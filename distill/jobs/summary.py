@@ -84,7 +84,7 @@ def _features(result: TrainResult) -> str:
     rows: list[Row] = [("features", "student", "teacher", "told before", "after")]
     for pair in result.manifest["features"]:
         figure = f"r2_{pair['name']}"
-        told = [f"{100 * found[figure]:.1f} %" for found in (before, after)]
+        told = ["not known" if found[figure] is None else f"{100 * found[figure]:.1f} %" for found in (before, after)]
         rows.append((f"ft_{pair['name']}", pair["student"], pair["teacher"], *told))
     what = "how much of the teacher's variance a linear map of the student's features tells (R2)"
     return f"{aligned(rows)}\n(on validation images: {what})"

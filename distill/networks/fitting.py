@@ -9,7 +9,7 @@ errors from adding up (Zhang et al. 2016, arXiv 1505.06798; with channels chosen
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -25,6 +25,8 @@ POSITIONS = 20_000  # of a layer's grids over all images that its problem is pos
 FOCUSED = 0.5  # of them are drawn by interest, the others evenly
 BACKGROUND = 0.02  # what a position without interest weighs where outputs are told apart
 FAINT = 1e-3  # of a standard deviation: what varies less, in logits or behind a BatchNorm, says nothing to be fitted to
+TINY = 1e-12
+AT_ONCE = 16  # images in a forward pass of the large network
 RIDGE = 1e-3  # of each input's variance
 
 
@@ -54,21 +56,23 @@ def targets_of(
     `convolutions` name a convolution and the BatchNorm behind it ("" for none); `places` tell which of the large
     network's channels each of the small one's stands for. Half of the positions are drawn by `interest` (B, 1, h, w),
     as probabilities; `scores` (B, 1, H, W) by convolution weigh the positions of outputs that are mostly background.
+    The large network sees a few images at a time.
     """
-    modules, targets = dict(large.named_modules()), dict[str, Target]()
+    modules, notes = dict(large.named_modules()), dict[str, _Note]()
     handles = []
     with as_found(large):
         large.eval()
         try:
             for i, (name, norm) in enumerate(convolutions.items()):
                 place, score = places.get((f"{name}.weight", 0)), (scores or {}).get(name)
-                note = partial(_note, targets, name, place, i, interest, score)
-                handles.append(modules[norm or name].register_forward_hook(note))
-            large(images)
+                notes[name] = _Note(len(images), place, i, interest, score)
+                handles.append(modules[norm or name].register_forward_hook(notes[name]))
+            for part in images.split(AT_ONCE):
+                large(part)
         finally:
             for handle in handles:
                 handle.remove()
-    return targets
+    return {name: note.target() for name, note in notes.items() if note.parts}
 
 
 @torch.no_grad()
@@ -77,10 +81,11 @@ def fit(
 ) -> dict[str, float]:
     """Overwrite the weights of the network's `convolutions`; R^2 of each, on the positions it was fitted on.
 
-    The `images` are those of the targets. A BatchNorm gets the statistics that its convolution then has, and gives what
-    it gives a standard deviation as large as the target's: least squares shrinks what it cannot tell, and layers in a
-    row would fade. Outputs without BatchNorm are fitted with their biases. Modes are restored. A convolution that does
-    not run, or has no target of its size, is left as it is, and so are channels that hardly vary in the large network.
+    The `images` are those of the targets; they go through at once, for a layer is solved on all of them. A BatchNorm
+    gets the statistics that its convolution then has on them, and gives what it gives a standard deviation as large as
+    the target's: least squares shrinks what it cannot tell, and layers in a row would fade. Outputs without BatchNorm
+    are fitted with their biases. Modes are restored. A convolution that does not run, or has no target of its size, is
+    left as it is, and so are channels that hardly vary in the large network.
     """
     modules = dict(small.named_modules())
     told: dict[str, float] = {}
@@ -90,8 +95,9 @@ def fit(
         try:
             for name, norm in convolutions.items():
                 if name in targets and targets[name].values.shape[1] == modules[name].out_channels:
-                    solve = partial(_solve, targets[name], name, modules[norm] if norm else None, told)
-                    handles.append(modules[name].register_forward_pre_hook(solve))
+                    solve = _Solve(targets[name], modules[norm] if norm else None, partial(told.__setitem__, name))
+                    handles.append(modules[name].register_forward_pre_hook(solve.before))
+                    handles.append(modules[name].register_forward_hook(solve.after))
             small(images)
         finally:
             for handle in handles:
@@ -99,26 +105,33 @@ def fit(
     return told
 
 
-def _note(
-    targets: dict[str, Target],
-    name: str,
-    place: Tensor | None,
-    seed: int,
-    interest: Tensor | None,
-    score: Tensor | None,
-    module: nn.Module,
-    inputs: tuple[Tensor, ...],
-    output: Tensor,
-) -> None:
-    """Keep the large network's output at some positions, in the channels that the small one has."""
-    grid = output.shape[2:]
-    where = _positions(len(output), grid, seed, interest).to(output.device)
-    values = output.float().movedim(1, -1).flatten(0, -2)[where]  # (n, C)
-    if place is not None:
-        place = place.to(values.device)
-        values = torch.where(place >= 0, values[:, place.clamp(min=0, max=values.shape[1] - 1)], torch.nan)
-    weights = None if score is None else score.flatten()[where].to(values) + BACKGROUND
-    targets[name] = Target(where, values, weights)
+class _Note:
+    """A hook that keeps the large network's output at some positions, in the channels that the small one has."""
+
+    def __init__(
+        self, batch: int, place: Tensor | None, seed: int, interest: Tensor | None, score: Tensor | None
+    ) -> None:
+        self.batch, self.place, self.seed, self.interest, self.score = batch, place, seed, interest, score
+        self.parts: list[Tensor] = []
+        self.where = torch.empty(0, dtype=torch.long)
+        self._seen = 0
+
+    def __call__(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        if not self.parts:
+            self.where = _positions(self.batch, output.shape[2:], self.seed, self.interest).to(output.device)
+        end = self._seen + len(output) * output.shape[2:].numel()
+        here = self.where[(self.where >= self._seen) & (self.where < end)] - self._seen
+        self.parts.append(output.movedim(1, -1).flatten(0, -2)[here].float())  # (n, C)
+        self._seen = end
+
+    def target(self) -> Target:
+        values = torch.cat(self.parts)
+        if self.place is not None:
+            place = self.place.to(values.device)
+            there = (place >= 0) & (place < values.shape[1])
+            values = torch.where(there, values[:, place.where(there, 0)], torch.nan)
+        weights = None if self.score is None else self.score.flatten()[self.where].to(values) + BACKGROUND
+        return Target(self.where, values, weights)
 
 
 def _positions(batch: int, grid: torch.Size, seed: int, interest: Tensor | None) -> Tensor:
@@ -135,30 +148,41 @@ def _positions(batch: int, grid: torch.Size, seed: int, interest: Tensor | None)
     return torch.cat([drawn.topk(count).indices, evenly[: POSITIONS - count]]).unique()
 
 
-def _solve(target: Target, name: str, norm: Any, told: dict[str, float], conv: Any, inputs: tuple[Tensor, ...]) -> None:
-    """Set the convolution's weights just before it runs, on the inputs that it is about to get."""
-    x = _patches(inputs[0].float(), conv, target.where)  # (n, groups, p)
-    found = ~target.values[0].isnan()
-    values = target.values.nan_to_num()
-    y = values.unflatten(1, (conv.groups, -1))  # (n, groups, q)
-    slope, offset, told[name] = least_squares(x, y, target.weights)
-    weight = slope.transpose(1, 2).reshape(conv.weight.shape).to(conv.weight)
-    spread = values.std(0)
-    found = found & (spread > FAINT)
-    if norm is None:
-        _put(conv.weight, weight, found)
-        _put(conv.bias, offset.flatten().to(conv.bias), found)
-        return
-    # a BatchNorm undoes any scale: the weights keep the size that they had, which weight decay and optimizers feel
-    size = conv.weight.flatten(1).norm(dim=1) / weight.flatten(1).norm(dim=1).clamp(min=1e-12)
-    given = torch.einsum("ngp,gpq->ngq", x, slope).flatten(1) * size.to(x)  # (n, C)
-    variance = given.var(0)
-    alive = found & (variance > 0)
-    _put(conv.weight, weight * size.view(-1, *[1] * (weight.dim() - 1)), alive)
-    _put(norm.running_mean, given.mean(0), alive)
-    _put(norm.running_var, variance, alive)
-    _put(norm.weight, spread * ((variance + norm.eps) / variance.clamp(min=1e-30)).sqrt(), alive)
-    _put(norm.bias, values.mean(0), alive)
+class _Solve:
+    """Hooks that set a convolution's weights just before it runs, on the inputs that it is about to get."""
+
+    def __init__(self, target: Target, norm: Any, tell: Callable[[float], None]) -> None:
+        self.target, self.norm, self.tell = target, norm, tell
+
+    def before(self, conv: Any, inputs: tuple[Tensor, ...]) -> None:
+        values = self.target.values.nan_to_num()
+        x = _patches(inputs[0].float(), conv, self.target.where)  # (n, groups, p)
+        slope, offset, told = least_squares(x, values.unflatten(1, (conv.groups, -1)), self.target.weights)
+        self.tell(told)
+        weight = slope.transpose(1, 2).reshape(conv.weight.shape)
+        self.spread, self.mean = values.std(0), values.mean(0)
+        self.chosen = ~self.target.values[0].isnan() & (self.spread > FAINT) & weight.flatten(1).isfinite().all(1)
+        if self.norm is None:
+            _put(conv.weight, weight, self.chosen)
+            _put(conv.bias, offset.flatten(), self.chosen)
+            return
+        # a BatchNorm undoes any scale: weights keep the size that they had, which weight decay and optimizers feel
+        size = conv.weight.flatten(1).norm(dim=1).to(weight) / weight.flatten(1).norm(dim=1).clamp(min=TINY)
+        given = torch.einsum("ngp,gpq->ngq", x, slope).flatten(1) * size  # (n, C)
+        self.given = given.mean(0), given.std(0)
+        self.chosen &= self.given[1] > 0
+        _put(conv.weight, weight * size.view(-1, *[1] * (weight.dim() - 1)), self.chosen)
+
+    def after(self, conv: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        """A BatchNorm gets the statistics of all positions, as in training, and the fitted slope and offset."""
+        if self.norm is None:
+            return
+        variance, mean = torch.var_mean(output.float(), dim=(0, 2, 3))
+        gain = self.spread / self.given[1].clamp(min=TINY)
+        _put(self.norm.running_mean, mean, self.chosen)
+        _put(self.norm.running_var, variance, self.chosen)
+        _put(self.norm.weight, gain * (variance + self.norm.eps).sqrt(), self.chosen)
+        _put(self.norm.bias, self.mean + (mean - self.given[0]) * gain, self.chosen)
 
 
 def _put(tensor: Tensor, values: Tensor, rows: Tensor) -> None:

@@ -59,7 +59,7 @@ def _matches(small: Channels, large: Channels, shared: Collection[str], value: T
         larger += mine[len(its) :]
         if any(len(small.layers[piece.classes[0]]) > 1 for piece in larger):
             sizes = f"{len(small.numbers[axis])} channels, the teacher's {len(large.numbers[axis])}"
-            raise InputError(f"--init teacher: {axis[0]}: the student's has {sizes}: only a smaller student inherits")
+            raise InputError(f"{axis[0]}: the student's has {sizes}: only a smaller student inherits")
         if not larger:  # what is larger only inside of a layer stays as drawn
             found[axis] = pairs
     return found

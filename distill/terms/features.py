@@ -12,6 +12,7 @@ from distill.attention.pairs import Pair
 from distill.terms.base import Batch, Reading, View
 
 RIDGE = 1e-3  # of each student channel's variance, at least: keeps the solution finite where channels are dependent
+CONSTANT = 1e-6  # spread of a channel, over the size of the largest, which rounding alone explains
 TINY = 1e-20  # of a variance, for channels that are the same everywhere
 
 
@@ -21,9 +22,8 @@ class FeatureTerm:
     The channels of both at each position of the batch are centred, the teacher's scaled to variance 1; W is the least
     squares solution of X W = Y, found anew on every batch. The loss is the mean square of Y - X W, 1 - R^2, in [0, 1]
     whatever the channels. FitNets (Romero et al. 2015, arXiv 1412.6550) train such a map beside the student; here it
-    has no parameters, is the best from the first step on, and cannot be what improves in the student's place: at the
-    minimum over W the gradient into X is the same whether W is held or follows (the envelope theorem), so it is held.
-    (R^2 as a similarity of layers: Kornblith et al. 2019, arXiv 1905.00414.) The figure is `r2_` of the pair.
+    has no parameters and is the best one from the first step on. (R^2 as a similarity of layers: Kornblith et al. 2019,
+    arXiv 1905.00414.) The figure is `r2_` of the pair.
     """
 
     name = "features"
@@ -67,14 +67,15 @@ def unexplained(x: Tensor, y: Tensor) -> Tensor:
     with torch.autocast(x.device.type, enabled=False):
         x = x - x.mean(0)
         with torch.no_grad():
+            size = y.square().mean(0).sqrt().max()
             y = y - y.mean(0)
-            scale = y.square().mean(0).sqrt()
-            varied = scale > 1e-6 * scale.max()
-            y = y[:, varied] / scale[varied] if not bool(varied.all()) else y / scale
+            y = y[:, y.square().mean(0).sqrt() > CONSTANT * size]
+            y = y / y.square().mean(0).sqrt()
+        if not y.shape[1]:
+            return 1 + 0 * x.sum()  # there is nothing to tell
         xx, xy = x.T @ x / len(x), x.T @ y / len(x)  # (C_s, C_s), (C_s, C_t)
-        with torch.no_grad():
-            spread = xx.diagonal().clamp(min=TINY).sqrt()
-            alike = xx / spread / spread[:, None]  # correlations: no channel is large or small in them
-            alike.diagonal().add_(RIDGE + len(alike) / len(x))
-            w = torch.linalg.solve(alike, xy / spread[:, None]) / spread[:, None]  # (C_s, C_t)
+        spread = xx.diagonal().clamp(min=TINY).sqrt()
+        alike = xx / spread / spread[:, None]  # correlations: no channel is large or small in them
+        alike = alike + (RIDGE + len(alike) / len(x)) * torch.eye(len(alike), dtype=x.dtype, device=x.device)
+        w = torch.linalg.solve(alike, xy / spread[:, None]) / spread[:, None]  # (C_s, C_t)
         return 1 + ((w.T @ xx) * w.T).sum() / y.shape[1] - 2 * (w * xy).sum() / y.shape[1]

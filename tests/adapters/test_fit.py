@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,14 @@ from ultralytics.nn import tasks
 
 import distill
 from distill.adapters.ultralytics import fitting
-from distill.adapters.ultralytics.anatomy import build_teacher, layers_of
-from distill.adapters.ultralytics.fitting import Guide, convolutions, image_count, last_of
+from distill.adapters.ultralytics.anatomy import build_teacher
+from distill.adapters.ultralytics.fitting import Guide, best_of, convolutions, image_count, last_of
 from distill.adapters.ultralytics.heads import outputs_of
-from distill.adapters.ultralytics.inheriting import inherit
+from distill.adapters.ultralytics.inheriting import inherit, places_of, shared_tensors
+from distill.adapters.ultralytics.plan import plan
+from distill.adapters.ultralytics.wrapper import WithTeacher
 from distill.attention.taps import Taps
+from distill.config import settings_from
 from distill.records import read_manifest
 
 from .test_inheriting import lively
@@ -33,6 +37,11 @@ FAMILIES = ("yolov8", "yolo11", "yolo12", "yolo26")
 @pytest.fixture
 def big(checkpoint: Checkpoint) -> Path:
     return checkpoint(micro(2), name="big", seed=1)
+
+
+def guide(student: Any, teacher: Any, images: Tensor) -> Guide:
+    names = teacher.names
+    return Guide(student, teacher, shared_tensors(student, teacher), places_of(student, teacher, names), images)
 
 
 def apart(student: Any, teacher: Any, images: Tensor) -> float:
@@ -54,7 +63,7 @@ def test_a_fitted_student_answers_more_like_its_teacher(family: str) -> None:
     taken, fitted = (network(f"{family}n.yaml", seed=2) for _ in range(2))
     for student in (taken, fitted):
         inherit(student, teacher, teacher.names)
-    told = Guide(fitted, teacher, teacher.names, images).fit(fitted)
+    told = guide(fitted, teacher, images).fit(fitted)
     there = dict(convolutions(fitted))
     assert len(told) > 0.8 * len(there) and all(value <= 1 + 1e-6 for value in told.values())
     assert {last_of(fitted, output.classes) for output in outputs_of(fitted)} <= set(told)
@@ -65,14 +74,14 @@ def test_a_student_of_the_same_size_becomes_its_teacher() -> None:
     teacher, student = lively("yolo11n.yaml", seed=1), network("yolo11n.yaml", seed=2)
     images = torch.rand(24, 3, 96, 96, generator=torch.Generator().manual_seed(0))
     before = apart(student, teacher, images)
-    Guide(student, teacher, teacher.names, images).fit(student)
+    guide(student, teacher, images).fit(student)
     assert apart(student, teacher, images) < 0.2 * before
 
 
 def test_only_the_head_is_fitted_where_that_is_asked() -> None:
     teacher, student = lively("yolo11s.yaml", seed=1), network("yolo11n.yaml", seed=2)
     old = {name: tensor.clone() for name, tensor in student.state_dict().items()}
-    told = Guide(student, teacher, teacher.names, torch.rand(4, 3, 64, 64)).fit(student, head=True)
+    told = guide(student, teacher, torch.rand(4, 3, 64, 64)).fit(student, head=True)
     changed = {n for n, tensor in student.state_dict().items() if not torch.equal(tensor, old[n])}
     assert told and all(name.startswith("model.23.") for name in (*told, *changed))
 
@@ -185,6 +194,56 @@ def test_the_loss_that_decides_is_the_tasks_own_and_changes_nothing(big: Path, t
     assert seen[0] == seen[1] > 0
 
 
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("losses", "best"),
+    [
+        ((2.0, 3.0, 4.0), "fitted"),
+        ((3.0, 2.0, 4.0), "own, head fitted"),
+        ((2.0, 2.0, 2.0), "own"),
+        ((1.995, 2.0, 2.0), "own"),
+        ((-1.0, -1.0, -1.0), "own"),
+        ((-1.5, -1.0, -1.0), "fitted"),
+        ((NAN, 2.0, 3.0), "own, head fitted"),
+        ((2.0, 3.0, NAN), "fitted"),
+        ((NAN, NAN, NAN), "own"),
+    ],
+)
+def test_its_own_weights_win_a_tie_and_what_is_no_number_never(losses: tuple[float, ...], best: str) -> None:
+    assert best_of(dict(zip(("fitted", "own, head fitted", "own"), losses, strict=True))) == best
+
+
+def test_blocks_of_another_kind_are_left_out() -> None:
+    """In YOLO11m some blocks have other layers under the names that YOLO11s has."""
+    teacher, student = lively("yolo11m.yaml", seed=1), network("yolo11s.yaml", seed=2)
+    common = shared_tensors(student, teacher)
+    told = guide(student, teacher, torch.rand(2, 3, 64, 64)).fit(student)
+    both = {name for name, _ in convolutions(student)} & {name for name, _ in convolutions(teacher)}
+    other = {name for name in both if f"{name}.weight" not in common}
+    assert other and told and not other & set(told)
+
+
+@pytest.mark.parametrize("arguments", [{"rect": True}, {"multi_scale": 0.5}])
+def test_images_of_many_shapes(arguments: dict[str, Any], train: Train, big: Path) -> None:
+    found = train(teacher=big, init="fit", **arguments).manifest["initialised"]
+    assert found["images"] >= 16 and found["start"] == "fitted"
+
+
+def test_a_trained_students_frozen_layers_are_not_fitted(
+    scenes: Path, student: Path, big: Path, checkpoint: Checkpoint
+) -> None:
+    given = {"data": str(scenes), "teacher": str(big), "student": str(checkpoint(micro(), name="given"))}
+    assert plan(settings_from(given), {"imgsz": 64, "freeze": 2}, "").own["init"] == "none"
+    assert plan(settings_from(given), {"imgsz": 64}, "").own["init"] == "auto"
+
+
+def test_autobatch_measures_a_copy_with_the_teacher(big: Path) -> None:
+    together = WithTeacher(network(micro()), build_teacher(network(micro(2)), ["model.5"]))
+    assert deepcopy(together).teacher is together.teacher
+
+
 def test_as_many_images_as_the_deepest_level_needs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fitting, "IMAGES", IMAGES)
     assert image_count(64) == image_count(256) == 256 and image_count(640) == 50 and image_count(1280) == 32
@@ -194,10 +253,9 @@ def test_the_teacher_is_read_as_it_is_deep_down(big: Path) -> None:
     """What a guide notes is the teacher's own answer: the last output's target is the output."""
     teacher, student = lively(micro(2), seed=1), network(micro())
     images = torch.rand(2, 3, 64, 64)
-    guide = Guide(student, teacher, teacher.names, images)
+    noted = guide(student, teacher, images)
     name = outputs_of(student)[0].classes
     last = last_of(student, name)
     with torch.no_grad():
         expected = build_teacher(teacher, [name])(images)[name].movedim(1, -1).flatten(0, -2)
-    assert torch.allclose(guide._targets[last].values, expected, rtol=0.05, atol=0.05)
-    assert layers_of(student, 64)
+    assert torch.allclose(noted._targets[last].values, expected, rtol=0.05, atol=0.05)

@@ -111,6 +111,21 @@ def test_a_network_of_the_same_size_becomes_the_other_one() -> None:
     assert (student(images) - teacher(images)).norm() < 0.1 * teacher(images).norm()
 
 
+def test_training_goes_on_from_what_was_fitted() -> None:
+    """With half of the positions where something is, the BatchNorms' statistics are still those of all of them."""
+    teacher, student = network(8, 0).eval(), network(8, 1)
+    images = draw(16, 3, 64, 64)
+    images[:, :, 8:24, 8:24] *= 4
+    interest = torch.zeros(16, 1, 16, 16)
+    interest[:, :, 2:6, 2:6] = 1
+    fit(student, targets_of(teacher, BLOCKS, {}, images, interest), BLOCKS, images)
+    far = {}
+    for mode in (True, False):
+        student.train(mode)
+        far[mode] = float((student(images) - teacher(images)).norm() / teacher(images).norm())
+    assert far[False] < 0.1 and far[True] < 0.1
+
+
 def test_a_smaller_network_gives_what_it_can_in_the_channels_that_it_stands_for() -> None:
     teacher, student = network(8, 0).eval(), network(4, 1).eval()
     kept = torch.tensor([1, 2, 5, 7])

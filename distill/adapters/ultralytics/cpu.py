@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from distill.adapters.ultralytics.wrapper import Around
+from distill.adapters.ultralytics.wrapper import Passing
 from distill.errors import InputError
 
 
-class InBfloat16(Around):
+class InBfloat16(Passing):
     """The network whose training forward runs in bfloat16 where that is safe, by autocast, with channels_last memory.
 
     Weights, optimizer and EMA stay float32. The convolutions of a processor with AMX or avx512_bf16 are several times

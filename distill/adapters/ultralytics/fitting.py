@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+import random
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from copy import deepcopy
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -16,15 +19,17 @@ from ultralytics.utils import LOGGER, RANK
 
 from distill.adapters.ultralytics.cpu import has_bfloat16
 from distill.adapters.ultralytics.heads import outputs_of
-from distill.adapters.ultralytics.inheriting import inherit, places_of
+from distill.adapters.ultralytics.inheriting import inherit, places_of, shared_tensors
 from distill.adapters.ultralytics.rehearsal import student_of, untouched
 from distill.adapters.ultralytics.session import read_teacher
 from distill.attention.taps import Taps
 from distill.modes import as_found
-from distill.networks.fitting import POSITIONS, fit, targets_of
+from distill.networks.channels import Axis
+from distill.networks.fitting import AT_ONCE, POSITIONS, fit, targets_of
 
 DEEPEST = 32  # the stride whose grid has to give enough positions
 IMAGES = 32, 256  # at least, at most
+FITTED = "fitted"
 OWN = "own"  # weights that a student has been trained to
 MARGIN = 0.01  # by which the loss of another start has to be below that of its own
 JUDGES = 64  # further images on which starts are compared
@@ -37,61 +42,79 @@ def fit_student(trainer: Any) -> None:
 
     With `init` "auto" the student has weights of its own, and the start whose loss on further training images is
     the least is taken: its own weights, its own with the head fitted, or all fitted; its own where it is a tie. What
-    was done stands in `own["fitted"]`, and is told.
+    was done stands in `own["fitted"]`, and is told. The caller restores the random generators.
     """
     own, student = trainer.own, student_of(trainer)
     began = time.monotonic()
     if RANK in {-1, 0}:
         LOGGER.info("fitting the student to the teacher by least squares ...")
-        teacher = read_teacher(own, own["trust"]).module.float().to(trainer.device)
-        torch.manual_seed(own["seed"])  # the images and their augmentation; the caller restores the generators
+        teacher = read_teacher(own, own["trust"]).module.float()
+        random.seed(own["seed"])  # the images and their augmentation
+        np.random.seed(own["seed"])
+        torch.manual_seed(own["seed"])
         images = alike(list(training_images(trainer, image_count(trainer.args.imgsz))))
-        judges = list(training_images(trainer, JUDGES)) if own["init"] == "auto" else []
-        chosen, losses, told = _best(own, student, teacher, trainer.data["names"], images, judges, trainer.per_image)
-        student.load_state_dict(chosen.state_dict())
-        own["fitted"] = {"images": len(images), "losses": losses, **told}
+        starts = dict(_starts(own, student, teacher, trainer.data["names"], images))
+        losses: dict[str, float] = {}
+        if own["init"] == "auto":
+            judges = list(training_images(trainer, JUDGES))
+            losses = {name: task_loss(start, judges, trainer.per_image) for name, (start, _) in starts.items()}
+        taken = best_of(losses) if losses else FITTED
+        start, told = starts[taken]
+        student.load_state_dict(start.state_dict())
+        mean = sum(told.values()) / len(told) if told else None
+        own["fitted"] = {"start": taken, "images": len(images), "convolutions": len(told), "r2": mean, "losses": losses}
         LOGGER.info(_said(own["fitted"], time.monotonic() - began))
+        trainer._clear_memory()
     if dist.is_initialized():
         for tensor in student.state_dict().values():
             dist.broadcast(tensor, 0)
 
 
-def _best(
-    own: Mapping[str, Any],
-    student: Any,
-    teacher: Any,
-    names: Mapping[int, str],
-    images: Tensor,
-    judges: list[dict[str, Any]],
-    per_image: bool,
-) -> tuple[Any, dict[str, float], dict[str, Any]]:
-    guide = Guide(student, teacher, names, images)
-    whole = deepcopy(student)
+def _starts(
+    own: Mapping[str, Any], student: Any, teacher: Any, names: Mapping[int, str], images: Tensor
+) -> Iterator[tuple[str, tuple[Any, dict[str, float]]]]:
+    """Copies of the student to begin with, by name, with the R^2 of what was fitted in them."""
+    whole = deepcopy(student).cpu()  # channels are followed on the CPU
+    places = places_of(whole, teacher, names)
+    common = shared_tensors(whole, teacher)
     inherit(whole, teacher, names)
-    starts = {"fitted": (whole, guide.fit(whole))}
+    guide = Guide(student, teacher.to(images.device), common, places, images)
+    whole.to(images.device)
+    yield FITTED, (whole, guide.fit(whole))
     if own["init"] == "auto":
         head = deepcopy(student)
-        starts["own, head fitted"] = head, guide.fit(head, head=True)
-        starts[OWN] = deepcopy(student), {}
-    losses = {name: task_loss(model, judges, per_image) for name, (model, _) in starts.items()} if judges else {}
-    taken = min(losses, key=lambda name: losses[name] * (1 if name == OWN else 1 + MARGIN)) if losses else "fitted"
-    model, told = starts[taken]
-    mean = sum(told.values()) / len(told) if told else None
-    return model, losses, {"start": taken, "convolutions": len(told), "r2": mean}
+        yield "own, head fitted", (head, guide.fit(head, head=True))
+        yield OWN, (deepcopy(student), {})
+
+
+def best_of(losses: Mapping[str, float]) -> str:
+    """The start with the least loss; its own weights unless another is below them by a margin."""
+
+    def key(name: str) -> tuple[bool, float]:
+        loss = losses[name]
+        return not math.isfinite(loss), loss if name == OWN else loss + MARGIN * abs(loss)
+
+    return min(losses, key=key)
 
 
 class Guide:
-    """What the teacher has a student's convolutions give on some `images`, to which copies of it can be fitted."""
+    """What the teacher has a student's convolutions give on some `images`, to which copies of it can be fitted.
 
-    def __init__(self, student: Any, teacher: Any, names: Mapping[int, str], images: Tensor) -> None:
-        self.images = images
+    `common` are the tensors that correspond by name, kind and kernel; `places` the teacher's channels that the
+    student's stand for. The teacher, on the images' device, is laid out anew.
+    """
+
+    def __init__(
+        self, student: Any, teacher: Any, common: Collection[str], places: Mapping[Axis, Tensor], images: Tensor
+    ) -> None:
         both = dict(convolutions(teacher))
-        self._convolutions = {name: norm for name, norm in convolutions(student) if both.get(name) == norm}
+        mine = {name: norm for name, norm in convolutions(student) if both.get(name) == norm}
+        self._convolutions = {name: norm for name, norm in mine.items() if f"{name}.weight" in common}
         self._head = f"model.{len(student.model) - 1}."
+        self.images = images
         outputs = [last_of(teacher, output.classes) for output in outputs_of(teacher)]
         teacher, images = (x.to(memory_format=torch.channels_last) for x in (teacher, images))
         low = images.is_cuda or (images.device.type == "cpu" and has_bfloat16())
-        places = places_of(student, teacher, names)
         with torch.autocast(images.device.type, torch.bfloat16, enabled=low):  # fits are not as exact as that
             scores = confidences(teacher, outputs, images)
             size = tuple(side // INTEREST for side in images.shape[2:])
@@ -123,14 +146,17 @@ def convolutions(model: nn.Module) -> Iterator[tuple[str, str]]:
 
 
 @torch.no_grad()
-def confidences(teacher: nn.Module, outputs: list[str], images: Tensor) -> dict[str, Tensor]:
+def confidences(teacher: nn.Module, outputs: Sequence[str], images: Tensor) -> dict[str, Tensor]:
     """The best class probability at each cell of each output, (B, 1, H, W)."""
     if not outputs:
         return {}
+    parts: dict[str, list[Tensor]] = {name: [] for name in outputs}
     with as_found(teacher), Taps(teacher.eval(), outputs) as taps:
-        teacher(images)
-        seen = taps.read()
-    return {name: logits.float().sigmoid().amax(1, keepdim=True) for name, logits in seen.items()}
+        for part in images.split(AT_ONCE):
+            teacher(part)
+            for name, logits in taps.read().items():
+                parts[name].append(logits.float().sigmoid().amax(1, keepdim=True))
+    return {name: torch.cat(found) for name, found in parts.items()}
 
 
 @torch.no_grad()
@@ -152,12 +178,21 @@ def image_count(imgsz: int) -> int:
 
 
 def training_images(trainer: Any, count: int) -> Iterator[dict[str, Any]]:
-    """Augmented training batches of `count` images in all, drawn anew where there are fewer; on the device."""
-    with untouched(trainer.train_loader.dataset) as dataset:
-        step = max(1, len(dataset) // count)
-        for start in range(0, count, BATCH):
-            items = [dataset[k * step % len(dataset)] for k in range(start, min(start + BATCH, count))]
-            yield trainer.preprocess_batch(trainer.train_loader.collate_fn(items))
+    """Augmented training batches of `count` images in all, drawn anew where there are fewer; on the device.
+
+    Each has images of one shape (with `rect` they differ), none of them scaled once more by `multi_scale`.
+    """
+    args = trainer.args
+    scaled, args.multi_scale = args.multi_scale, 0.0
+    try:
+        with untouched(trainer.train_loader.dataset) as dataset:
+            step = max(1, len(dataset) // count)
+            for start in range(0, count, BATCH):
+                items = [dataset[k * step % len(dataset)] for k in range(start, min(start + BATCH, count))]
+                items = [item for item in items if item["img"].shape == items[0]["img"].shape]
+                yield trainer.preprocess_batch(trainer.train_loader.collate_fn(items))
+    finally:
+        args.multi_scale = scaled
 
 
 def alike(batches: list[dict[str, Any]]) -> Tensor:

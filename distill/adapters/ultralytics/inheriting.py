@@ -61,7 +61,7 @@ def inherit(student: Any, teacher: Any, names: Mapping[int, str]) -> Inherited:
     `names` are the student's classes: where a layer has a row per class, those of equally named classes are taken.
     Raises InputError for a layer that is larger than the teacher's, and if nothing can be taken.
     """
-    shared, source = _shared(student, teacher), teacher.state_dict()
+    shared, source = shared_tensors(student, teacher), teacher.state_dict()
     places = places_of(student, teacher, names)
     taken: dict[str, int] = {}  # elements
     spread: dict[str, None] = {}
@@ -84,7 +84,7 @@ def inherit(student: Any, teacher: Any, names: Mapping[int, str]) -> Inherited:
             tensor.copy_(torch.where(chosen, part.to(tensor), tensor))
             taken[name] = int(rows.sum()) * tensor.numel() // rows.numel()
     if not taken:
-        raise InputError("--init teacher: nothing in this teacher fits the student")
+        raise InputError("nothing in this teacher fits the student")
     return _told(student, taken, tuple(name for name in spread if name in taken))
 
 
@@ -94,7 +94,7 @@ def places_of(student: Any, teacher: Any, names: Mapping[int, str]) -> dict[Axis
     Axes whose channels cannot be followed are missing. Raises InputError for a layer that is larger than the teacher's.
     """
     theirs = _channels(teacher)
-    places = select(_channels(student), theirs, _shared(student, teacher), _values(teacher, theirs))
+    places = select(_channels(student), theirs, shared_tensors(student, teacher), _values(teacher, theirs))
     return places | _class_rows(student, teacher, names)
 
 
@@ -109,7 +109,7 @@ def _told(student: nn.Module, taken: Mapping[str, int], spread: tuple[str, ...])
     return Inherited(len(taken), len(tensors), share, tuple(left), spread)
 
 
-def _shared(student: nn.Module, teacher: nn.Module) -> set[str]:
+def shared_tensors(student: nn.Module, teacher: nn.Module) -> set[str]:
     """Tensors that both have, with kernels of one size, in modules of one kind all the way down."""
     kinds = [{name: type(module) for name, module in model.named_modules()} for model in (student, teacher)]
     other = teacher.state_dict()

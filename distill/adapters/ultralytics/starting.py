@@ -42,7 +42,8 @@ def first_weights(
         )
     if settings.init == INHERITED:
         _check_drawn(settings, arguments, trained)
-    if settings.init == DRAWN or teacher is None or not (asked or _larger(teacher.module, student)):
+    frozen = trained and arguments.get("freeze")  # weights that are to be kept are not fitted
+    if settings.init == DRAWN or teacher is None or not (asked or (not frozen and _larger(teacher.module, student))):
         return DRAWN, ()
     try:
         line = _inherited(settings.init, student, teacher, names)
@@ -70,13 +71,16 @@ def _larger(teacher: Any, student: Any) -> bool:
 
 
 def _inherited(init: str, student: Any, teacher: Any, names: Mapping[int, str]) -> str:
-    _check_form(init, student, teacher)
-    return str(inherit(student, teacher.module, names))
+    try:
+        _check_form(student, teacher)
+        return str(inherit(student, teacher.module, names))
+    except InputError as error:
+        raise InputError(f"--init {init}: {error}") from error
 
 
-def _check_form(init: str, student: Any, teacher: Checkpoint) -> None:
+def _check_form(student: Any, teacher: Checkpoint) -> None:
     """Raise InputError where the student is no smaller version of the teacher's network."""
-    where = f"--init {init}: {teacher.path.name}"
+    where = teacher.path.name
     if teacher.family == "rtdetr":
         raise InputError(f"{where}: RT-DETR's transformer cannot be taken in part: only YOLO networks can")
     if teacher.fused:

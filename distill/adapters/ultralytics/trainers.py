@@ -64,6 +64,7 @@ class DistillationMixin(Base):
         self.seen = Seen()
         self.complete = False
         self.compiled: Any = False
+        check_cpu(self)
         if RANK in {-1, 0}:
             YAML.save(self.save_dir / "args.yaml", vars(self.args))
 
@@ -110,7 +111,6 @@ class DistillationMixin(Base):
 
     def _setup_train(self) -> None:
         super()._setup_train()
-        check_cpu(self)
         with same_randomness():
             self.own.setdefault("start", digest_of_weights(student_of(self)))
             self.session = Session.begin(self)

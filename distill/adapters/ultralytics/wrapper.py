@@ -23,8 +23,7 @@ TOTAL = "at_loss"
 class Around(nn.Module):
     """Stands in for a network: its only submodule is called `module`, which `unwrap_model` peels off.
 
-    Whatever else is asked of it, the network answers. What it holds beside the network is outside the module tree, and
-    a deep copy of it is a copy of the network alone.
+    Whatever else is asked of it, the network answers. What it holds beside the network is outside the module tree.
     """
 
     def __init__(self, module: nn.Module) -> None:
@@ -36,6 +35,10 @@ class Around(nn.Module):
             return super().__getattr__(name)
         except AttributeError:
             return getattr(super().__getattr__("module"), name)
+
+
+class Passing(Around):
+    """What is around a network while it trains: a deep copy is a copy of the network alone."""
 
     def __deepcopy__(self, memo: dict[int, Any]) -> nn.Module:
         copied: nn.Module = deepcopy(self.module, memo)
@@ -56,7 +59,7 @@ class WithTeacher(Around):
         return answer
 
 
-class DistillingModule(Around):
+class DistillingModule(Passing):
     """The student with the attention terms added to its training loss.
 
     EMA, checkpoints, optimizer, NaN recovery and callbacks keep seeing the plain student, and a deep copy is a copy of

@@ -13,6 +13,7 @@ from typing import Any
 from distill.jobs.benching.recipes import Arm, silent
 from distill.jobs.benching.states import DONE, Run
 
+TAKEN = "taken"  # first weights that are parts of a teacher's tensors
 WEIGHTS = ("student", "model", "pretrained", "gated_neck", "freeze")  # settings that change initial weights
 DATA = (  # settings that change which images come when, and how they look
     *(
@@ -79,14 +80,15 @@ def _part_of(manifest: Mapping[str, Any]) -> tuple[str, str] | None:
     taken = manifest.get("initialised")
     if not taken or taken.get("start") == "own":
         return None
-    return (manifest.get("teacher") or {}).get("sha256", ""), taken.get("start", "taken")
+    return (manifest.get("teacher") or {}).get("sha256", ""), taken.get("start", TAKEN)
 
 
 def _differences(arms: Sequence[Arm], starts: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
     """What sets an arm apart from the first one that should have begun as it did, and from which epoch on."""
     there = [arm for arm in arms if arm.name in starts]
     for teacher in dict.fromkeys(start["part of"] for start in starts.values()):  # None: the weights were drawn
-        alike = [name for name in silent(there, WEIGHTS) if starts[name]["part of"] == teacher]
+        settings = WEIGHTS if teacher is None or teacher[1] == TAKEN else (*WEIGHTS, *DATA)  # fits depend on the images
+        alike = [name for name in silent(there, settings) if starts[name]["part of"] == teacher]
         for name in alike[1:]:
             if _weights(starts[alike[0]], starts[name]):
                 yield f"{name} begins with other weights than {alike[0]}", ""
