@@ -63,7 +63,7 @@ def fit_student(trainer: Any) -> None:
         student.load_state_dict(start.state_dict())
         mean = sum(told.values()) / len(told) if told else None
         own["fitted"] = {"start": taken, "images": len(images), "convolutions": len(told), "r2": mean, "losses": losses}
-        LOGGER.info(_said(own["fitted"], time.monotonic() - began))
+        LOGGER.info(f"first weights: {said(own['fitted'])}, in {time.monotonic() - began:.0f} s")
         trainer._clear_memory()
     if dist.is_initialized():
         for tensor in student.state_dict().values():
@@ -92,7 +92,9 @@ def best_of(losses: Mapping[str, float]) -> str:
 
     def key(name: str) -> tuple[bool, float]:
         loss = losses[name]
-        return not math.isfinite(loss), loss if name == OWN else loss + MARGIN * abs(loss)
+        if not math.isfinite(loss):
+            return True, float(name != OWN)
+        return False, loss if name == OWN else loss + MARGIN * abs(loss)
 
     return min(losses, key=key)
 
@@ -201,11 +203,11 @@ def alike(batches: list[dict[str, Any]]) -> Tensor:
     return torch.cat([batch["img"] for batch in batches if batch["img"].shape[1:] == shape])
 
 
-def _said(found: Mapping[str, Any], seconds: float) -> str:
-    where = f"on {found['images']} training images in {seconds:.0f} s"
+def said(found: Mapping[str, Any]) -> str:
+    """What was done, in words: from `own["fitted"]`."""
     losses = ", ".join(f"{name} {loss:.3f}" for name, loss in found["losses"].items())
     why = f"; loss before training: {losses}" if losses else ""
     if found["start"] == OWN:
-        return f"first weights: the student's own are the better start{why}"
-    r2 = f"R2 {found['r2']:.3f} on average"
-    return f"first weights: {found['start']}, {found['convolutions']} convolutions {where}, {r2}{why}"
+        return f"the student's own are the better start{why}"
+    r2 = "" if found["r2"] is None else f", R2 {found['r2']:.3f} on average"
+    return f"{found['start']}, {found['convolutions']} convolutions on {found['images']} training images{r2}{why}"

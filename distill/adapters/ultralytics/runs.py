@@ -13,6 +13,7 @@ from typing import Any
 
 from ultralytics.utils import LOGGER
 
+from distill.adapters.ultralytics import fitting
 from distill.adapters.ultralytics.devices import checked_device
 from distill.adapters.ultralytics.environment import TRUST, quiet
 from distill.adapters.ultralytics.inputs import read_checkpoint, read_data
@@ -22,6 +23,7 @@ from distill.adapters.ultralytics.tasks import TRAINERS
 from distill.adapters.ultralytics.trainers import KEY
 from distill.config import settings_from, split
 from distill.errors import InputError, Interrupted, ProofFailed, TrainingFailed
+from distill.proof import Check
 from distill.records import MANIFEST, SETTINGS, numbered_folder, put_back, read_manifest, read_settings, set_aside
 
 DEFAULT_PROJECT = Path("runs/distill")
@@ -89,8 +91,10 @@ def doctor(prepared: Plan) -> Sequence[object]:
                 return failure.checks
             finally:
                 trainer.leave()
+        found = trainer.own.get("fitted")
+        first = (Check("first weights", True, fitting.said(found)),) if found else ()
         proof = trainer.session.proof  # none where the teacher only gives the student its first weights
-        return proof.checks if proof else ()
+        return (*first, *(proof.checks if proof else ()))
 
 
 def claim_folder(prepared: Plan) -> Path:
