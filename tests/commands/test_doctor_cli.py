@@ -63,7 +63,7 @@ def test_a_good_pairing_passes(
         *("weight", "weight of classes", "weight of boxes", "teacher on this data"),
     ):
         assert f"{check}: " in end
-    assert "FAIL" not in done.stdout and end.rstrip().endswith("all 11 checks passed")
+    assert "FAIL" not in done.stdout and end.rstrip().endswith("all 12 checks passed")
     assert "model.5 Conv" in done.stdout and "16x8x8" in done.stdout  # what is paired with what
 
 
