@@ -60,7 +60,7 @@ def kept(student: Any, teacher: Any, seed: int = 0) -> dict[tuple[str, int], Ten
     """Where the student's channels lie if what the teacher's are worth were drawn."""
     theirs = inheriting._channels(teacher)
     value = torch.rand(theirs.count, generator=torch.Generator().manual_seed(seed))
-    return select(inheriting._channels(student), theirs, inheriting._shared(student, teacher), value)
+    return select(inheriting._channels(student), theirs, inheriting.shared_tensors(student, teacher), value)
 
 
 def outputs(model: Any, size: int = 96) -> list[Tensor]:
@@ -234,9 +234,9 @@ def test_gates_of_a_neck_stay_as_drawn_or_come_from_the_teachers() -> None:
 
 
 def test_a_teacher_that_has_nothing_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inheriting, "_shared", lambda *_: set())
+    monkeypatch.setattr(inheriting, "shared_tensors", lambda *_: set())
     text = refusal(lambda: inherit(network(micro()), network(micro(2)), {}))
-    assert text == "--init teacher: nothing in this teacher fits the student"
+    assert text == "nothing in this teacher fits the student"
 
 
 # ---- in a run
