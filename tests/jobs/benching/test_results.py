@@ -228,6 +228,23 @@ def test_pairing(tmp_path: Path) -> None:
     assert data == "paired: no: warm sees other images, or in another order, than plain in seed 0 (from epoch 2)"
 
 
+def test_pairing_of_fitted_starts(tmp_path: Path) -> None:
+    """Fitted weights depend on the images: arms that see others begin otherwise on purpose, all others alike."""
+    plan = kit.plan(["fit", "fit2", kit.arm("fit of others", mosaic=0.0), "part", "own"], (0,))
+
+    def found(**digests: str) -> str:
+        for run in runs_of(plan, tmp_path):
+            shutil.rmtree(run.folder, ignore_errors=True)
+            how = {"fit": "fitted", "own": "own"}.get(run.arm[:3])
+            first = {"share": 1.0} if how is None else {"start": how}
+            start = {"weights": digests.get(run.arm.replace(" ", "_"), run.arm[:3]), "data": ["a"]}
+            kit.leave(run, [0.1], start=start, initialised=first, teacher={"sha256": "one"})
+        return str(pairing(plan.arms, runs_of(plan, tmp_path)))
+
+    assert found().startswith("paired: yes (") and found(fit_of_others="x").startswith("paired: yes (")
+    assert found(fit2="x") == "paired: no: fit2 begins with other weights than fit in seed 0"
+
+
 def test_a_start_that_only_some_recorded(tmp_path: Path) -> None:
     plan = kit.plan(["plain", "other"], (0,))
     first, second = runs_of(plan, tmp_path)
