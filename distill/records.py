@@ -218,3 +218,17 @@ def versions(further: Sequence[str] = ()) -> dict[str, str]:
         except PackageNotFoundError:
             found[package] = "missing"
     return found
+
+
+def cpuinfo() -> list[str]:
+    """What Linux tells of the processor, line by line; nothing elsewhere."""
+    try:
+        return Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return []
+
+
+def has_bfloat16() -> bool:
+    """Does the processor compute in bfloat16 (AMX or avx512_bf16), as far as is known, so that it is faster there?"""
+    flags = next((line for line in cpuinfo() if line.startswith("flags")), "")
+    return "avx512_bf16" in flags or "amx_bf16" in flags

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import platform
-from pathlib import Path
 
 from distill import __version__
-from distill.records import versions
+from distill.records import cpuinfo, has_bfloat16, versions
 
 
 def environment() -> dict[str, str]:
@@ -17,7 +16,7 @@ def environment() -> dict[str, str]:
     facts = {"distill": __version__, **versions()}
     facts["processor"] = _processor()
     facts["cores"] = f"{os.cpu_count()} ({torch.get_num_threads()} threads)"
-    facts["fast bfloat16"] = "yes" if _has_bfloat16() else "no (the teacher is likely to stay in float32 on this CPU)"
+    facts["fast bfloat16"] = "yes" if has_bfloat16() else "no (the teacher is likely to stay in float32 on this CPU)"
     for i in range(torch.cuda.device_count()):
         gpu = torch.cuda.get_device_properties(i)
         facts[f"GPU {i}"] = f"{gpu.name}, {gpu.total_memory / 2**30:.0f} GiB, CUDA {torch.version.cuda}"
@@ -27,19 +26,7 @@ def environment() -> dict[str, str]:
 
 
 def _processor() -> str:
-    for line in _cpuinfo():
+    for line in cpuinfo():
         if line.startswith("model name"):
             return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
-
-
-def _has_bfloat16() -> bool:
-    flags = next((line for line in _cpuinfo() if line.startswith("flags")), "")
-    return "avx512_bf16" in flags or "amx_bf16" in flags
-
-
-def _cpuinfo() -> list[str]:
-    try:
-        return Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return []

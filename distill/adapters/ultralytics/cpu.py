@@ -44,8 +44,3 @@ def check_cpu(trainer: Any) -> None:
         raise InputError(f"--cpu-bfloat16 on {trainer.device.type}: it is for the CPU; there Ultralytics' amp= does it")
     if trainer.world_size > 1:
         raise InputError("--cpu-bfloat16 trains in one process: leave it out, or take one")
-
-
-def has_bfloat16() -> bool:
-    """Does this processor compute in bfloat16 (AMX or avx512_bf16), so that it is faster?"""
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()

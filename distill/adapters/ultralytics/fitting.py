@@ -17,7 +17,6 @@ from torch import distributed as dist
 from ultralytics.nn.modules import Conv
 from ultralytics.utils import LOGGER, RANK
 
-from distill.adapters.ultralytics.cpu import has_bfloat16
 from distill.adapters.ultralytics.heads import outputs_of
 from distill.adapters.ultralytics.inheriting import inherit, places_of, shared_tensors
 from distill.adapters.ultralytics.rehearsal import student_of, untouched
@@ -26,6 +25,7 @@ from distill.attention.taps import Taps
 from distill.modes import as_found
 from distill.networks.channels import Axis
 from distill.networks.fitting import AT_ONCE, POSITIONS, fit, targets_of
+from distill.records import has_bfloat16
 
 DEEPEST = 32  # the stride whose grid has to give enough positions
 IMAGES = 32, 256  # at least, at most
