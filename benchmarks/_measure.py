@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import platform
@@ -90,6 +91,12 @@ class Memory:
             with suppress(OSError):
                 Path("/proc/self/clear_refs").write_text("5")
         self._before = self._highest()
+
+    def again(self) -> None:
+        """Forget what was needed so far, where that can be told apart: on a GPU."""
+        if self.device.type == "cuda":
+            gc.collect()
+            torch.cuda.reset_peak_memory_stats(self.device)
 
     def peak(self) -> int:
         return self._highest() - self._before

@@ -13,7 +13,7 @@ from statistics import median
 from typing import Any
 
 import torch
-from _measure import MB, Target, conclude, fresh, interleaved, machine, options, ratio, table
+from _measure import Target, conclude, interleaved, machine, options, ratio, table
 from step_cost import Bench, of_networks
 from ultralytics.utils import LOGGER
 
@@ -92,23 +92,17 @@ def focus(name: str, pairs: list[Pair], classes: list[Pair]) -> Focus | None:
 def main() -> int:
     parser = options(__doc__)
     of_networks(parser, steps=26)  # one of them measures the weights
-    parser.add_argument("--memory", help="print the peak memory of one rung")
-    parser.set_defaults(amp=False)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     LOGGER.setLevel("WARNING")
 
     bench = Rungs(args)
     if args.memory:
-        step = bench.variant(args.memory)
-        for _ in range(3):
-            step()
-        print(bench.memory.peak())
+        print(bench.remember(args.memory))
         return 0
     names = [PLAIN, *(part for rung in RUNGS for part in (f"{rung}: teacher", rung))]
+    peak = bench.peaks([PLAIN, *RUNGS])
     seconds = interleaved({name: bench.variant(name) for name in names}, args.steps, args.device)
-    print("peak memory, each rung in a fresh process", file=sys.stderr)
-    peak = {name: fresh("--memory", name) / MB for name in (PLAIN, *RUNGS)}
 
     rows = [[PLAIN, f"{1e3 * median(seconds[PLAIN]):.0f}", "", "", f"{peak[PLAIN]:.0f}"]]
     for rung in RUNGS:

@@ -6,15 +6,15 @@ textbook teacher is what one writes first: float32, unfused, contiguous, hooks, 
 "Chosen" is the precision that `Teacher.choose_precision` finds faster; the stricter targets hold where that is
 bfloat16. P and B stand for the pairs P3 to P5 and B3 to B5, "half" for `teacher_fraction=0.5`. Peak memory is what a
 fresh process (or the GPU) needed above what it held before the networks were built. The networks are untrained, with
-the BatchNorm statistics of the batch. "Mixed" is `--cpu-bfloat16`, on a CPU alone. The CUDA
-path (--device 0, and --amp for float16 autocast as in Ultralytics' training) has not been run.
+the BatchNorm statistics of the batch. "Mixed" is `--cpu-bfloat16`, on a CPU alone; on a GPU (--device 0) --amp gives
+float16 autocast, as in Ultralytics' training.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from statistics import median
 from typing import Any
@@ -80,6 +80,21 @@ class Bench:
             module = student if kind == PLAIN else self._ours(student, *rest)
             module = InBfloat16(module).train() if name in MIXED else module
         return lambda: self._step(module)
+
+    def remember(self, name: str) -> int:
+        """The most memory that a few such steps needed above what was held before the networks were built, in bytes."""
+        step = self.variant(name)
+        self.memory.again()
+        for _ in range(MEMORY_STEPS):
+            step()
+        return self.memory.peak()
+
+    def peaks(self, names: Sequence[str]) -> dict[str, float]:
+        """That of several, in MiB: on a GPU one after the other, elsewhere in a fresh process each."""
+        print("peak memory, each by itself", file=sys.stderr)
+        if self.device.type == "cuda":  # its allocator tells exactly what is in use
+            return {name: self.remember(name) / MB for name in names}
+        return {name: fresh("--memory", name) / MB for name in names}
 
     def _step(self, module: nn.Module, teacher: Callable[[Tensor], Any] = lambda images: None) -> None:
         kept = teacher(self.batch["img"])  # until the loss, which would need it
@@ -149,28 +164,24 @@ def of_networks(parser: argparse.ArgumentParser, steps: int) -> None:
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--classes", type=int, default=20)
     parser.add_argument("--steps", type=int, default=steps, help="timed steps of each variant")
+    parser.add_argument("--amp", action="store_true", help="float16 autocast around the student, on a GPU")
+    parser.add_argument("--memory", metavar="STEP", help=argparse.SUPPRESS)
 
 
 def main() -> int:
     parser = options(__doc__)
     of_networks(parser, steps=20)
-    parser.add_argument("--amp", action="store_true", help="float16 autocast around the student, on a GPU")
-    parser.add_argument("--memory", choices=VARIANTS, help=argparse.SUPPRESS)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     LOGGER.setLevel("WARNING")  # it writes to stdout, which is for the table
 
     bench = Bench(args)
     if args.memory:
-        step = bench.variant(args.memory)
-        for _ in range(MEMORY_STEPS):
-            step()
-        print(bench.memory.peak())
+        print(bench.remember(args.memory))
         return 0
     variants = [name for name in VARIANTS if name not in MIXED or args.device.type == "cpu"]
+    peak = bench.peaks(variants)
     seconds = interleaved({name: bench.variant(name) for name in variants}, args.steps, args.device)
-    print("peak memory, each variant in a fresh process", file=sys.stderr)
-    peak = {name: fresh("--memory", name) / MB for name in variants}
 
     rows = []
     for name in variants:
