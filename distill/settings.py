@@ -2,54 +2,23 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from distill import ranges
 from distill.errors import InputError
 
-FORMS = ("l2", "squared", "mean", "pearson")
-FOCUSES = ("none", "boxes", "teacher")
-GATES = ("none", "truth", "teacher", "shuffled")
-INITS = ("auto", "none", "teacher", "fit")
-LOSSES = ("dice-ce", "dice")
-SCHEDULES = ("constant", "cosine")
-NO_PAIRS = ("none",)  # --layers none: no energy is compared
-USUAL = ("auto",)  # --response auto: class scores and boxes, as far as both heads have them
-RESPONSES = ("bce", "kl", "cwd", "pkd", "boxes")
-PRECISIONS = ("auto", "float32", "bfloat16")
 DEFAULT_SHARE = 0.2  # of the task's gradient; for outputs, more paid from inherited weights and cost from trained ones
 
 NETWORKS, ATTENTION, FEATURES, OUTPUTS = "networks and data", "attention", "features", "the head's outputs"
 COURSE = "when and how strongly"
 TEACHER, GATING, UNETS, RUN = "the teacher's pass", "attention gates", "U-Nets", "the run"
 
-Range = tuple[Callable[[Any], bool], str]  # is a value in it, and what is wanted
-POSITIVE: Range = (lambda value: 0 < value < math.inf, "a number above 0")
-LEAST_ZERO: Range = (lambda value: 0 <= value < math.inf, "a number from 0")
-SHARE: Range = (lambda value: 0 <= value <= 1, "from 0 to 1")
-PART: Range = (lambda value: 0 < value <= 1, "above 0, at most 1")
-SIDE: Range = (lambda value: value >= 32, "at least 32 pixels")
-SEED: Range = (
-    lambda value: 0 <= value < 2**31,
-    "a whole number from 0, below 2**31",
-)  # NumPy takes no more than 32 bits
-EPOCHS: Range = (lambda value: all(e.isdigit() and int(e) > 0 for e in value), "whole numbers from 1")
 
-
-def _one_of(choices: Sequence[str]) -> Range:
-    return (lambda value: value in choices), f"one of {', '.join(choices)}"
-
-
-def _of_responses(value: Sequence[str]) -> bool:
-    if tuple(value) == USUAL:
-        return True
-    scores = [name for name in value if name != "boxes"]
-    return set(value) <= set(RESPONSES) and len(set(value)) == len(value) and len(scores) <= 1
-
-
-def _option(group: str, help: str, default: Any = None, metavar: str | None = None, within: Range | None = None) -> Any:
+def _option(
+    group: str, help: str, default: Any = None, metavar: str | None = None, within: ranges.Range | None = None
+) -> Any:
     return field(default=default, metadata={"help": help, "metavar": metavar, "group": group, "within": within})
 
 
@@ -78,7 +47,7 @@ class Settings:
         "student's own where these are the better start)",
         "auto",
         "WHAT",
-        within=_one_of(INITS),
+        within=ranges.one_of(ranges.INITS),
     )
     layers: tuple[str, ...] = _option(
         ATTENTION,
@@ -88,22 +57,25 @@ class Settings:
         metavar="LIST",
     )
     weight: float | None = _option(
-        ATTENTION, "fixed weight of the attention loss; default: measured, see --share", metavar="W", within=LEAST_ZERO
+        ATTENTION,
+        "fixed weight of the attention loss; default: measured, see --share",
+        metavar="W",
+        within=ranges.LEAST_ZERO,
     )
     share: float = _option(
         ATTENTION,
         "gradient of the attention terms at the tapped layers, as a share of the task's",
         DEFAULT_SHARE,
         "S",
-        within=POSITIVE,
+        within=ranges.POSITIVE,
     )
-    p: float = _option(ATTENTION, "power of the energy maps, sum |F|^p", 2.0, "P", within=POSITIVE)
+    p: float = _option(ATTENTION, "power of the energy maps, sum |F|^p", 2.0, "P", within=ranges.POSITIVE)
     form: str = _option(
         ATTENTION,
         "distance: l2 (norm of the difference), squared, mean (the authors' code), or pearson (1 - correlation)",
         "l2",
         "FORM",
-        within=_one_of(FORMS),
+        within=ranges.one_of(ranges.FORMS),
     )
     focus: str = _option(
         ATTENTION,
@@ -111,7 +83,7 @@ class Settings:
         "confidence)",
         "none",
         "WHERE",
-        within=_one_of(FOCUSES),
+        within=ranges.one_of(ranges.FOCUSES),
     )
     features: tuple[str, ...] = _option(
         FEATURES,
@@ -120,47 +92,56 @@ class Settings:
         metavar="LIST",
     )
     features_weight: float | None = _option(
-        FEATURES, "fixed weight of the feature loss; default: measured, see --features-share", None, "W", POSITIVE
+        FEATURES,
+        "fixed weight of the feature loss; default: measured, see --features-share",
+        None,
+        "W",
+        ranges.POSITIVE,
     )
     features_share: float = _option(
         FEATURES,
         "gradient of the feature loss at its layers, as a share of the task's",
         DEFAULT_SHARE,
         "S",
-        within=POSITIVE,
+        within=ranges.POSITIVE,
     )
     response: tuple[str, ...] = _option(
         OUTPUTS,
         "transfer a detection head's outputs: class scores by bce, kl, cwd or pkd, and boxes (bce,boxes); none; "
         "auto: bce,boxes as far as both heads have them",
-        default=USUAL,
+        default=ranges.USUAL,
         metavar="LIST",
-        within=(_of_responses, f"one of {', '.join(RESPONSES[:-1])}, and boxes (bce,boxes), or auto, or none"),
+        within=(
+            ranges.of_responses,
+            f"one of {', '.join(ranges.RESPONSES[:-1])}, and boxes (bce,boxes), or auto, or none",
+        ),
     )
     response_weight: float | None = _option(
         OUTPUTS,
         "fixed weight of each response loss; default: measured, see --response-share",
         metavar="W",
-        within=POSITIVE,
+        within=ranges.POSITIVE,
     )
     response_share: float = _option(
         OUTPUTS,
         "gradient of each response loss at the head's inputs, as a share of the task's",
         DEFAULT_SHARE,
         "S",
-        within=POSITIVE,
+        within=ranges.POSITIVE,
     )
-    temperature: float = _option(OUTPUTS, "softens the scores of --response kl and cwd", 1.0, "T", within=POSITIVE)
+    temperature: float = _option(
+        OUTPUTS, "softens the scores of --response kl and cwd", 1.0, "T", within=ranges.POSITIVE
+    )
     schedule: str = _option(
         COURSE,
         "how strongly to distil over the epochs: constant, or cosine (down to --floor)",
         "constant",
         "SHAPE",
-        within=_one_of(SCHEDULES),
+        within=ranges.one_of(ranges.SCHEDULES),
     )
-    warmup: float = _option(COURSE, "epochs over which distillation sets in", 0.0, "N", within=LEAST_ZERO)
+    warmup: float = _option(COURSE, "epochs over which distillation sets in", 0.0, "N", within=ranges.LEAST_ZERO)
     floor: float = _option(
-        COURSE, "what --schedule cosine ends with, as a share of the full weight", 0.1, "S", within=SHARE
+        COURSE, "what --schedule cosine ends with, as a share of the full weight", 0.1, "S", within=ranges.SHARE
     )
     stop_with_mosaic: bool = _option(
         COURSE, "no distillation in the last epochs, those without mosaic (close_mosaic)", False
@@ -170,17 +151,17 @@ class Settings:
     )
     shuffled: bool = _option(COURSE, "a control: the teacher looks at another image of the batch", False)
     teacher_imgsz: int | None = _option(
-        TEACHER, "image size for the teacher; default: the student's", metavar="PIXELS", within=SIDE
+        TEACHER, "image size for the teacher; default: the student's", metavar="PIXELS", within=ranges.SIDE
     )
     teacher_fraction: float = _option(
-        TEACHER, "compare on a random part of each batch (0.5: half; unbiased)", 1.0, "F", within=PART
+        TEACHER, "compare on a random part of each batch (0.5: half; unbiased)", 1.0, "F", within=ranges.PART
     )
     teacher_precision: str = _option(
         TEACHER,
         "auto (bfloat16 where equal and faster), float32, or bfloat16",
         "auto",
         "TYPE",
-        within=_one_of(PRECISIONS),
+        within=ranges.one_of(ranges.PRECISIONS),
     )
     gates: str = _option(
         GATING,
@@ -188,7 +169,7 @@ class Settings:
         "energy), or shuffled (the teacher on another image, a control)",
         "none",
         "WHAT",
-        within=_one_of(GATES),
+        within=ranges.one_of(ranges.GATES),
     )
     gate_layers: tuple[str, ...] = _option(
         GATING, "which gates --gates supervises (G2,G3); default: all of the student's", default=(), metavar="LIST"
@@ -197,27 +178,27 @@ class Settings:
         GATING,
         "weight of each gate's loss, which is 1 for the best constant; default: measured; a U-Net's 0.1",
         metavar="W",
-        within=POSITIVE,
+        within=ranges.POSITIVE,
     )
     gated_neck: bool = _option(GATING, "put attention gates into a detector's neck", False)
     logits: float | None = _option(
         UNETS,
         "also transfer a U-Net's class scores, softened by this temperature (2)",
         metavar="T",
-        within=(POSITIVE[0], "a temperature above 0"),
+        within=(ranges.POSITIVE[0], "a temperature above 0"),
     )
     loss: str | None = _option(
         UNETS,
         "a U-Net's own loss: dice-ce (the default; Dice and cross-entropy) or dice",
         metavar="LOSS",
-        within=_one_of(LOSSES),
+        within=ranges.one_of(ranges.LOSSES),
     )
     heatmaps: tuple[str, ...] = _option(
         RUN,
         "keep the maps of fixed validation images: every N epochs (10), or at these (3,6,10,60)",
         default=(),
         metavar="LIST",
-        within=EPOCHS,
+        within=ranges.EPOCHS,
     )
     device: str | None = _option(RUN, "cpu, 0, 0,1, mps; default: the first GPU, else the CPU", metavar="DEVICE")
     cpu_bfloat16: bool = _option(
@@ -225,7 +206,7 @@ class Settings:
         "train a detector in mixed precision on a CPU: faster where it has bfloat16 units (AMX, avx512_bf16)",
         False,
     )
-    seed: int = _option(RUN, "seed of the run", 0, "N", within=SEED)
+    seed: int = _option(RUN, "seed of the run", 0, "N", within=ranges.SEED)
     name: str | None = _option(RUN, "name of the run folder; default: train, numbered", metavar="NAME")
     project: str | None = _option(RUN, "folder of run folders; default: ./runs/distill", metavar="DIR")
     trust: bool = _option(RUN, "run code that a checkpoint or yaml carries: only for files you made or trust", False)
@@ -235,6 +216,10 @@ class Settings:
             value, within = getattr(self, setting.name), setting.metadata["within"]
             if value is not None and within is not None and not within[0](value):
                 self._refuse(setting.name, f" is out of range: {within[1]}")
+        self._check_effects()
+
+    def _check_effects(self) -> None:
+        """Raises InputError for a setting that has no effect beside the others."""
         if self.response_weight is not None and not self.response:
             self._refuse("response_weight", ": without --response it has no effect")
         if self.temperature != 1 and not {"kl", "cwd"} & set(self.response):
@@ -249,7 +234,7 @@ class Settings:
             self._refuse("features_share", ": without --features, or beside --features-weight, it has no effect")
         if not self.features and self.features_weight is not None:
             self._refuse("features_weight", ": without --features it has no effect")
-        if self.layers == NO_PAIRS:
+        if self.layers == ranges.NO_PAIRS:
             for name in ("weight", "form", "focus"):
                 if getattr(self, name) != getattr(Settings, name):
                     self._refuse(name, ": with --layers none it has no effect")

@@ -20,7 +20,7 @@ PACKAGE = ROOT / "distill"
 
 # From the ground up. A module imports from its own row and from the rows above it, never from a row below.
 LAYERS = (
-    ("errors", "config", "settings", "text", "modes", "records", "progress"),
+    ("errors", "config", "ranges", "settings", "text", "modes", "records", "progress"),
     ("attention",),
     ("terms", "networks", "view", "pictures"),
     ("teacher", "weighting", "schedule", "distiller", "proof"),

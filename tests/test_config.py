@@ -8,7 +8,8 @@ import yaml
 
 from distill.config import find_config, read_config, settings_from, split
 from distill.errors import InputError
-from distill.settings import DEFAULT_SHARE, FORMS, INITS, PRECISIONS, Settings
+from distill.ranges import FORMS, INITS, PRECISIONS
+from distill.settings import DEFAULT_SHARE, Settings
 
 # ---- ranges
 

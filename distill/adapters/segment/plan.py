@@ -17,7 +17,8 @@ from distill.attention.layers import LayerInfo
 from distill.attention.pairs import Pair, gate_pairs, pair_layers
 from distill.errors import InputError
 from distill.networks.unet import UNet
-from distill.settings import NO_PAIRS, Settings
+from distill.ranges import NO_PAIRS
+from distill.settings import Settings
 from distill.text import aligned
 
 USUAL_BATCH = {2: 16, 3: 4}

@@ -12,7 +12,8 @@ from distill.adapters.ultralytics.supervision import teaches
 from distill.attention.layers import LayerInfo
 from distill.attention.pairs import Pair
 from distill.errors import InputError
-from distill.settings import NO_PAIRS, USUAL, Settings
+from distill.ranges import NO_PAIRS, USUAL
+from distill.settings import Settings
 from distill.terms.base import Term
 from distill.terms.boxes import BoxTerm, DistributionTerm
 from distill.terms.classes import ClassTerm

@@ -7,7 +7,8 @@ from typing import Any
 
 from distill.attention.pairs import Pair
 from distill.errors import InputError
-from distill.settings import NO_PAIRS, Settings
+from distill.ranges import NO_PAIRS
+from distill.settings import Settings
 
 BOXLESS = ("classify", "semantic")
 
