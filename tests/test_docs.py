@@ -247,6 +247,13 @@ def test_every_option_that_is_named_exists() -> None:
     assert not wrong, "\n".join(wrong)
 
 
+def with_neighbours(script: Path) -> str:
+    """The source of a script and of the scripts beside it that it imports; empty where there is none."""
+    source = script.read_text(encoding="utf-8") if script.is_file() else ""
+    beside = [script.parent / f"{name}.py" for name in re.findall(r"^from (\w+) import", source, re.MULTILINE)]
+    return "\n".join([source, *(with_neighbours(other) for other in beside if other.is_file())]).strip()
+
+
 def test_every_script_that_is_named_exists_and_has_the_options_named() -> None:
     wrong = []
     for snippet in SNIPPETS:
@@ -254,7 +261,7 @@ def test_every_script_that_is_named_exists_and_has_the_options_named() -> None:
             script = re.match(r"(?:\S*python3? )(\S+\.py)\b(.*)", line)
             if not script or not script[1].startswith(("tools/", "benchmarks/")):
                 continue
-            source = (ROOT / script[1]).read_text(encoding="utf-8") if (ROOT / script[1]).is_file() else ""
+            source = with_neighbours(ROOT / script[1])
             wrong += [f"{snippet}: {script[1]}"] * (not source)
             wrong += [f"{snippet}: {option}" for option in OPTION.findall(script[2]) if f'"{option}"' not in source]
     assert not wrong, "\n".join(wrong)
