@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields, replace
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
 from distill.errors import InputError
 from distill.settings import Settings
-from distill.text import nearest
+from distill.text import as_text, nearest
 
 KINDS: dict[str, type] = {"str": str, "float": float, "int": int, "bool": bool, "tuple": tuple}
 EMPTY = ("response", "features")  # settings that `none` leaves empty
@@ -39,7 +40,7 @@ def split(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         into = ours if name in names else theirs
         if name in into:
             raise InputError(f"'{name}' is given twice: once is enough")
-        into[name] = value
+        into[name] = as_text(value) if isinstance(value, PathLike) else value
     return ours, theirs
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -12,7 +12,7 @@ SILENT = 2.0  # seconds: what is done sooner needs no progress
 EVERY = 10.0  # seconds between lines where the output is no terminal
 
 
-def progress(items: Iterable[T], label: str, total: int) -> Iterator[T]:
+def progress(items: Iterable[T], label: str, total: int) -> Generator[T, None, None]:
     """The items, as they are, with a line such as `images 5/16` that is rewritten as they go by."""
     started = said = time.monotonic()
     live = sys.stderr.isatty()

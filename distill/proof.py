@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from distill.distiller import Distiller, Step
 from distill.errors import ProofFailed, SilentTapError
+from distill.progress import progress
 from distill.teacher import freeze_report
 from distill.terms.base import Reading
 from distill.weighting import gradient_norm, weight_for_share
@@ -79,7 +80,7 @@ def prove(
     silent: set[str] = set()
     checks: list[Check] = []
     leak = False
-    for number, run in enumerate(passes):
+    for number, run in enumerate(progress(passes, "training batches checked", len(passes))):
         try:
             task, step = run(student)
         except SilentTapError as error:

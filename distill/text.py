@@ -6,6 +6,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
+from os import PathLike, fspath
 
 SIMILAR = 0.4  # difflib's own 0.6 misses a short name with one letter wrong: 'P9' for 'P3' is 0.5
 
@@ -15,6 +16,11 @@ def nearest(word: str, choices: Iterable[str], n: int = 3) -> str:
     known = {str(choice).lower(): str(choice) for choice in choices}
     matches = get_close_matches(str(word).lower(), known, n=max(n, 1), cutoff=SIMILAR)
     return f"; nearest: {', '.join(repr(known[match]) for match in matches)}" if matches else ""
+
+
+def as_text(file: str | PathLike[str] | None) -> str | None:
+    """The path of a file as text, for those who give a `Path`."""
+    return None if file is None else fspath(file)
 
 
 def plain(value: object) -> str:

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import FrozenInstanceError, fields
+from pathlib import Path
 
 import pytest
 import yaml
@@ -216,3 +217,8 @@ def test_ways_to_say_that_no_outputs_are_transferred():
     for value in ("none", "None", ["none"], (), []):
         assert settings_from({"response": value}).response == ()
     assert settings_from({"response": None}).response == settings_from({"response": "auto"}).response == ("auto",)
+
+
+def test_paths_are_taken_as_text() -> None:
+    ours, theirs = split({"student": Path("a.yaml"), "teacher": Path("t.pt"), "pretrained": Path("p.pt"), "epochs": 3})
+    assert ours == {"student": "a.yaml", "teacher": "t.pt"} and theirs == {"pretrained": "p.pt", "epochs": 3}

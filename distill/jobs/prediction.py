@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from os import PathLike, fspath
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ DEFAULT = Path("runs/distill"), "predict"
 
 
 def predict(
-    model: str, source: str | Sequence[str], out: str | Path | None = None, device: str | None = None
+    model: str | PathLike[str], source: str | Sequence[str], out: str | Path | None = None, device: str | None = None
 ) -> tuple[Path, dict[str, float]]:
     """Write a mask for every image of `source`; returns the folder, and each class's mean share of an image.
 
@@ -25,6 +26,7 @@ def predict(
     numbers (a palette shows them), or NIfTI with the input's affine. The folder, `runs/distill/predict` and numbered
     unless `out` names one, appears whole or not at all. Raises InputError for what cannot be used.
     """
+    model = fspath(model)
     if not is_unet(model):
         raise InputError(
             f"--model {model}: masks come from a U-Net's .ckpt; for a detector: yolo predict model={model}"

@@ -10,6 +10,7 @@ errors from adding up (Zhang et al. 2016, arXiv 1505.06798; with channels chosen
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 
 from distill.modes import as_found
 from distill.networks.channels import Axis
+from distill.progress import progress
 
 POSITIONS = 20_000  # of a layer's grids over all images that its problem is posed on
 FOCUSED = 0.5  # of them are drawn by interest, the others evenly
@@ -67,7 +69,8 @@ def targets_of(
                 place, score = places.get((f"{name}.weight", 0)), (scores or {}).get(name)
                 notes[name] = _Note(len(images), place, i, interest, score)
                 handles.append(modules[norm or name].register_forward_hook(notes[name]))
-            for part in images.split(AT_ONCE):
+            parts = images.split(AT_ONCE)
+            for part in progress(parts, "batches seen by the teacher", len(parts)):
                 large(part)
         finally:
             for handle in handles:
@@ -88,16 +91,24 @@ def fit(
     left as it is, and so are channels that hardly vary in the large network.
     """
     modules = dict(small.named_modules())
+    fitted = [n for n in convolutions if n in targets and targets[n].values.shape[1] == modules[n].out_channels]
+    ticks = progress(fitted, "convolutions fitted", len(fitted))
     told: dict[str, float] = {}
+
+    def tell(name: str, r2: float) -> None:
+        told[name] = r2
+        next(ticks, None)
+
     handles = []
-    with as_found(small):
+    with as_found(small), closing(ticks):
         small.eval()
         try:
-            for name, norm in convolutions.items():
-                if name in targets and targets[name].values.shape[1] == modules[name].out_channels:
-                    solve = _Solve(targets[name], modules[norm] if norm else None, partial(told.__setitem__, name))
-                    handles.append(modules[name].register_forward_pre_hook(solve.before))
-                    handles.append(modules[name].register_forward_hook(solve.after))
+            for name in fitted:
+                norm = modules[convolutions[name]] if convolutions[name] else None
+                solve = _Solve(targets[name], norm, partial(tell, name))
+                handles.append(modules[name].register_forward_pre_hook(solve.before))
+                handles.append(modules[name].register_forward_hook(solve.after))
+            next(ticks, None)
             small(images)
         finally:
             for handle in handles:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from distill import InputError, compare
-from distill.adapters.ultralytics.labels import images_of, labels_of
+from distill.adapters.ultralytics.labels import images_of, labels_of, need_labels
 
 DATA = {"names": {0: "cat", 1: "dog"}}
 
@@ -66,8 +66,20 @@ def test_lists_of_images_are_read_as_ultralytics_reads_them(tmp_path: Path) -> N
         images_of({"val": str(tmp_path)}, "test")
 
 
+def test_a_data_set_to_train_on_has_labels(tmp_path: Path) -> None:
+    """Ultralytics ends in a traceback, long after; one labelled image is enough for it."""
+    file = labelled(tmp_path, "0 0.5 0.5 0.5 0.5\n")
+    cv2.imwrite(str(file.with_name("b.png")), np.zeros((8, 8, 3), np.uint8))
+    data = {"train": str(file.parent)}
+    need_labels(data, "detect", "--data d.yaml")
+    (tmp_path / "labels" / "a.txt").unlink()
+    with pytest.raises(InputError, match=r"--data d.yaml: none of its 2 training images has labels.*labels/a.txt"):
+        need_labels(data, "detect", "--data d.yaml")
+    need_labels(data, "classify", "--data d.yaml")  # its labels are the folders'
+
+
 def test_images_beside_the_data_set_are_not_taken_as_empty(checkpoint, scenes: Path, tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "other.png"), np.zeros((64, 64, 3), np.uint8))
-    found = compare(student=str(checkpoint("yolo11n.yaml")), images=tmp_path, data=str(scenes), imgsz=64, device="cpu")
+    found = compare(student=checkpoint("yolo11n.yaml"), images=tmp_path, data=scenes, imgsz=64, device="cpu")
     assert found.exhibit.samples[0].labels is None
     assert "1 of 1 images without labels where --data" in str(found)

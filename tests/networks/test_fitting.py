@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from distill import progress
 from distill.networks import fitting
 from distill.networks.fitting import RIDGE, fit, least_squares, targets_of
 
@@ -109,6 +110,18 @@ def test_a_network_of_the_same_size_becomes_the_other_one() -> None:
     assert (student(fresh) - teacher(fresh)).norm() < 0.05 * teacher(fresh).norm() < before
     student.train()  # the batch's statistics are those that it was given
     assert (student(images) - teacher(images)).norm() < 0.1 * teacher(images).norm()
+
+
+def test_a_fit_that_takes_long_tells_how_far_it_is(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(progress, "SILENT", -1.0)
+    monkeypatch.setattr(progress, "EVERY", -1.0)
+    teacher, student, images = network(8, 0).eval(), network(8, 1).eval(), draw(32, 3, 24, 32)
+    fit(student, targets_of(teacher, BLOCKS, {}, images), BLOCKS, images)
+    told = capsys.readouterr().err
+    assert "batches seen by the teacher 2/2\n" in told
+    assert "convolutions fitted 1/4\n" in told and told.endswith("convolutions fitted 4/4\n")
 
 
 def test_training_goes_on_from_what_was_fitted() -> None:

@@ -13,6 +13,8 @@ from ultralytics.data.utils import IMG_FORMATS, img2label_paths
 from distill.attention.objects import Object
 from distill.errors import InputError
 
+UNLABELLED = ("classify", "semantic")  # tasks whose labels are folders, or masks
+
 
 def images_of(data: Mapping[str, Any], split: str) -> list[Path]:
     """The image files of a split of a data set that `read_data` resolved. Raises InputError for a split it lacks."""
@@ -33,6 +35,19 @@ def images_of(data: Mapping[str, Any], split: str) -> list[Path]:
 def _listed(line: str, folder: Path) -> Path:
     """A line of a list of images, as Ultralytics reads it: only `./` means the list's own folder."""
     return folder / line[2:] if line.startswith("./") else Path(line)
+
+
+def need_labels(data: Mapping[str, Any], task: str, where: str) -> None:
+    """Raises InputError where no training image has a label file: Ultralytics finds out late."""
+    if task in UNLABELLED:
+        return
+    images = images_of(data, "train")
+    if images and not any(os.path.isfile(label) for label in img2label_paths([os.path.abspath(i) for i in images])):
+        example = img2label_paths([os.path.abspath(images[0])])[0]
+        raise InputError(
+            f"{where}: none of its {len(images)} training images has labels; the first one's would be {example} "
+            "(masks instead of boxes are for U-Nets: --student attention-unet:8)"
+        )
 
 
 def labels_of(

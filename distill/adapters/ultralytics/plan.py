@@ -24,6 +24,7 @@ from distill.adapters.ultralytics.inputs import (
     read_data,
     read_model_yaml,
 )
+from distill.adapters.ultralytics.labels import need_labels
 from distill.adapters.ultralytics.matching import match
 from distill.adapters.ultralytics.responses import check_recipe, settled_response
 from distill.adapters.ultralytics.starting import first_weights
@@ -71,6 +72,7 @@ def plan(settings: Settings, arguments: Mapping[str, Any], command: str) -> Plan
     is_yaml = Path(student_file).suffix.lower() in (".yaml", ".yml")
     given = (read_model_yaml if is_yaml else read_checkpoint)(student_file, "--student", settings.trust)
     data = read_data(settings.data, given.task, settings.trust)
+    need_labels(data, given.task, f"--data {settings.data}")
     file = str(Path(settings.data).absolute()) if Path(settings.data).exists() else settings.data
     student = _built(given, data) if isinstance(given, ModelYaml) else _trained(given)
     kept = not is_yaml and stays(student.module, _classes(data, given.task, theirs), theirs.get("pretrained", True))

@@ -6,6 +6,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
@@ -52,10 +53,10 @@ class BenchResult:
 
 
 def bench(
-    student: str,
-    data: str,
-    arms: str | Sequence[str],
-    teacher: str | None = None,
+    student: str | PathLike[str],
+    data: str | PathLike[str],
+    arms: str | Sequence[str | PathLike[str]],
+    teacher: str | PathLike[str] | None = None,
     seeds: int | str | Sequence[int] = 8,
     *,
     jobs: int = 1,
@@ -76,7 +77,7 @@ def bench(
     runs that fail are in the result.
     """
     common = {"student": student, "data": data, "teacher": teacher, **arguments}
-    common = {key: value for key, value in common.items() if value is not None}
+    common = {key: fspath(v) if isinstance(v, PathLike) else v for key, v in common.items() if v is not None}
     for key in ("student", "data"):
         if key not in common:
             raise InputError(f"--{key} is missing: what every arm trains" + (" on" if key == "data" else ""))
@@ -86,7 +87,7 @@ def bench(
     return run_plan(plan, folder)
 
 
-def resume_bench(folder: str | Path, arms: str | Sequence[str] | None = None) -> BenchResult:
+def resume_bench(folder: str | Path, arms: str | Sequence[str | PathLike[str]] | None = None) -> BenchResult:
     """Go on with a bench: what is done stays, what is not is begun anew; `arms` are further ones, for the same seeds.
 
     Raises InputError for a bench whose files changed, and for an arm that it has already.
@@ -168,8 +169,9 @@ def _written(results: Results) -> BenchResult:
     return BenchResult(results)
 
 
-def _names(arms: str | Sequence[str]) -> list[str]:
-    return [part.strip() for part in arms.split(",") if part.strip()] if isinstance(arms, str) else list(arms)
+def _names(arms: str | Sequence[str | PathLike[str]]) -> list[str]:
+    parts = arms.split(",") if isinstance(arms, str) else [fspath(arm) for arm in arms]
+    return [part.strip() for part in parts if part.strip()]
 
 
 def _claim(project: Path, name: str | None) -> Path:

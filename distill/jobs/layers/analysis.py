@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from os import PathLike
 from typing import Any
 
 import torch
@@ -19,14 +20,15 @@ from distill.loading import is_unet, ultralytics_adapter
 from distill.pictures.source import Given, Source
 from distill.progress import progress
 from distill.scenes import named_data
+from distill.text import as_text
 
 DEPTHS = ("top", "all")
 
 
 def analyse(
-    teacher: str | None = None,
-    student: str | None = None,
-    data: str | None = None,
+    teacher: str | PathLike[str] | None = None,
+    student: str | PathLike[str] | None = None,
+    data: str | PathLike[str] | None = None,
     *,
     images: Given | None = None,
     every: int | None = None,
@@ -51,6 +53,7 @@ def analyse(
 
     Raises InputError for whatever cannot be used.
     """
+    teacher, student, data = as_text(teacher), as_text(student), as_text(data)
     _check(teacher, student, data or images, layers, depth)
     _check_numbers(max_images, batch, seed)
     adapter = ultralytics_adapter(trust)

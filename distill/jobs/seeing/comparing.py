@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from distill.loading import is_unet, ultralytics_adapter
 from distill.pictures.source import Given, Picture
 from distill.progress import progress
 from distill.scenes import named_data
-from distill.text import plain
+from distill.text import as_text, plain
 from distill.view.exhibit import BASELINE, STUDENT, TEACHER, Exhibit, Network
 
 UNBOXED = ("classify", "semantic")  # tasks whose labels are no boxes
@@ -36,12 +37,12 @@ RANGES = {  # of settings: lowest, highest, in words
 
 
 def compare(
-    teacher: str | None = None,
-    student: str | None = None,
+    teacher: str | PathLike[str] | None = None,
+    student: str | PathLike[str] | None = None,
     images: Given | None = None,
     *,
-    baseline: str | None = None,
-    data: str | None = None,
+    baseline: str | PathLike[str] | None = None,
+    data: str | PathLike[str] | None = None,
     split: str = "val",
     layers: str | Sequence[str] = (),
     imgsz: int | None = None,
@@ -69,7 +70,8 @@ def compare(
 
     Raises InputError for whatever cannot be used.
     """
-    files = {key: file for key, file in ((TEACHER, teacher), (STUDENT, student), (BASELINE, baseline)) if file}
+    given = {TEACHER: as_text(teacher), STUDENT: as_text(student), BASELINE: as_text(baseline)}
+    files, data = {key: file for key, file in given.items() if file}, as_text(data)
     numbers = {"imgsz": imgsz, "teacher-imgsz": teacher_imgsz, "max-images": max_images, "every": every}
     unets = _are_unets(files)
     _check(files, data or images, {**numbers, "conf": conf, "p": p, "seed": seed}, unets)

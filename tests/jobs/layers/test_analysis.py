@@ -85,7 +85,7 @@ def test_the_random_generators_are_left_alone(student: Path):  # noqa: F811
 
 
 def test_layers_inside_others(student: Path):  # noqa: F811
-    (network,) = analyse(student=str(student), imgsz=64, depth="all").networks
+    (network,) = analyse(student=student, imgsz=64, depth="all").networks  # a Path will do
     rows = {row.info.name: row for row in network.layers}
     inner, outer = rows["model.3.conv"], rows["model.3"]
     assert inner.seconds is None and inner.share is None and inner.reach == outer.reach
