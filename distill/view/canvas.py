@@ -125,6 +125,18 @@ def fit(text: str, width: float, size: float, family: str = FONT, weight: str = 
     return _shortened(shown, few)
 
 
+def wrapped(text: str, width: float, size: float) -> list[str]:
+    """The text on lines of at most `width` pixels, broken between words; a word that is wider has a line of its own."""
+    lines: list[str] = []
+    for word in text.split():
+        longer = f"{lines[-1]} {word}" if lines else word
+        if lines and measure(longer, size) <= width:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return lines
+
+
 def _shortened(text: str, keep: int) -> str:
     return text[: (keep + 1) // 2] + ELLIPSIS + text[len(text) - keep // 2 :]
 

@@ -16,7 +16,7 @@ from distill.attention.objects import Object
 from distill.errors import InputError
 from distill.view import canvas
 from distill.view.boxes import Area, styles
-from distill.view.canvas import ELLIPSIS, backdrop, blend, fit, measure, resized
+from distill.view.canvas import ELLIPSIS, backdrop, blend, fit, measure, resized, wrapped
 from distill.view.exhibit import Exhibit, Numbers, Sample
 from distill.view.scale import lut
 from distill.view.sheet.drawing import save_sheet, save_sheets, sheet
@@ -281,6 +281,25 @@ def test_a_long_name_keeps_its_ends(width: int):
     assert name.startswith(head)
     assert name.endswith(tail)
     assert fit(name, 1000, 9) == name
+
+
+@pytest.mark.parametrize("width", [5, 60, 200, 2000])
+def test_a_long_text_is_wrapped_and_loses_no_word(width: int):
+    text = "flat, untrained: those of a map that is everywhere alike, and of a student that was never trained."
+    found = wrapped(text, width, 8.5)
+    assert " ".join(found) == text
+    assert all(measure(line, 8.5) <= width or " " not in line for line in found)
+    assert (len(found) == 1) == (width == 2000)
+    assert wrapped("", width, 8.5) == []
+
+
+@pytest.mark.parametrize("networks", NETWORKS)
+def test_what_is_below_a_sheet_is_never_cut(networks: tuple[str, ...]):
+    """A narrow sheet, of one network or two, once lost what `flat` means."""
+    exhibit = kit.exhibit(images=1, networks=networks, pairs=("P3",))
+    below = " ".join(texts(sheet(exhibit, exhibit.samples[0])))
+    assert "Values beyond the ends of a colour bar take its end colours." in below
+    assert len(networks) == 1 or "flat, untrained: those of a map that is everywhere alike" in below
 
 
 def test_characters_that_cannot_be_drawn_leave_a_mark():

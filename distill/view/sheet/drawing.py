@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from distill.attention.objects import Object
 from distill.progress import progress
 from distill.view.boxes import Area, Style, draw, styles
-from distill.view.canvas import DPI, GREY, Page, backdrop, resized
+from distill.view.canvas import DPI, GREY, Page, backdrop, resized, wrapped
 from distill.view.exhibit import TRUTH, Exhibit, Network, Sample
 from distill.view.outlines import draw_masks
 from distill.view.scale import TITLES, Mode, RowScale, as_mode, scales
@@ -21,6 +21,7 @@ from distill.view.sheet.grid import Cell, Grid, by_level, place
 from distill.view.sheet.layout import BETWEEN, HEAD, LINE, MARGIN, STRIP, Layout
 
 RULE = "#d0d0d0"
+NOTED = 8.5  # points: the size of the lines below
 NOTE = "Maps cover the grey picture at {opacity}.{bare} Values beyond the ends of a colour bar take its end colours."
 CONTROLS = (
     "Distances and cosines are to the teacher's map of this image; others: to its maps of other images (mean); "
@@ -74,6 +75,7 @@ class _Sheet:
         bare = " Gates are drawn without it." if any(row.kind == "gate" for row in self.exhibit.rows) else ""
         notes = [NOTE.format(opacity=f"{self.opacity:.0%}", bare=bare), *([CONTROLS] if self.exhibit.reference else [])]
         notes += [MASKS] if self.exhibit.classes else []
+        notes = [line for note in notes for line in wrapped(note, layout.width - 2 * MARGIN, NOTED)]
         page = Page(layout.width, bottom + len(notes) * LINE + 8)
         picture = resized(self.sample.picture, layout.size)
         self._head(page, layout)
@@ -94,7 +96,7 @@ class _Sheet:
         for index in range(len(layout.levels) if isinstance(layout, Grid) else len(self.exhibit.rows)):
             page.fill(MARGIN, layout.y(index) - 7, layout.width - 2 * MARGIN, 1, RULE)
         for index, note in enumerate(notes):
-            page.text(MARGIN, bottom + index * LINE, note, 8.5, layout.width - 2 * MARGIN, color=GREY)
+            page.text(MARGIN, bottom + index * LINE, note, NOTED, color=GREY)
         return page.figure
 
     def _head(self, page: Page, layout: Layout) -> None:
