@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from distill.distiller import Distiller, Step
 from distill.errors import ProofFailed, SilentTapError
-from distill.progress import progress
 from distill.teacher import freeze_report
 from distill.terms.base import Reading
 from distill.weighting import gradient_norm, weight_for_share
@@ -58,7 +57,7 @@ class Proof:
 def prove(
     distiller: Distiller,
     student: nn.Module,
-    passes: Sequence[Pass],
+    passes: Iterable[Pass],
     share: float | Mapping[str, float],
     fixed: Mapping[str, float] | None = None,
 ) -> Proof:
@@ -80,7 +79,7 @@ def prove(
     silent: set[str] = set()
     checks: list[Check] = []
     leak = False
-    for number, run in enumerate(progress(passes, "training batches checked", len(passes))):
+    for number, run in enumerate(passes):
         try:
             task, step = run(student)
         except SilentTapError as error:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from distill import settings
+from distill import ranges, settings
 from distill.attention.pairs import Pair
 from distill.distiller import Distiller
 from distill.schedule import SHAPES, Schedule
@@ -18,7 +18,7 @@ IMAGES = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 
 
 def test_the_shapes_are_those_that_the_settings_offer():
-    assert settings.SCHEDULES == SHAPES and settings.Settings().schedule == Schedule().shape
+    assert ranges.SCHEDULES == SHAPES and settings.Settings().schedule == Schedule().shape
     assert settings.Settings().floor == Schedule().floor and settings.Settings().warmup == Schedule().warmup
 
 

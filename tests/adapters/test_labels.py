@@ -78,6 +78,24 @@ def test_a_data_set_to_train_on_has_labels(tmp_path: Path) -> None:
     need_labels(data, "classify", "--data d.yaml")  # its labels are the folders'
 
 
+def test_labels_are_looked_for_where_ultralytics_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In linked folders too, and beside the path as it is listed."""
+    far = labelled(tmp_path / "far", "0 0.5 0.5 0.5 0.5\n").parents[1]
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((8, 8, 3), np.uint8))
+    for kind in ("images", "labels"):
+        (tmp_path / "near" / kind).mkdir(parents=True)
+        (tmp_path / "near" / kind / "linked").symlink_to(far / kind)
+    (tmp_path / "a.png").rename(tmp_path / "near" / "images" / "a.png")
+    need_labels({"train": str(tmp_path / "near" / "images")}, "detect", "--data d.yaml")
+    listed = tmp_path / "train.txt"
+    listed.write_text("a.png\n")  # what lies beside it is its label, whatever folder this is run in
+    monkeypatch.chdir(far / "images")
+    with pytest.raises(InputError, match=r"would be a\.txt"):
+        need_labels({"train": str(listed)}, "detect", "--data d.yaml")
+    Path("a.txt").write_text("0 0.5 0.5 0.5 0.5\n")
+    need_labels({"train": str(listed)}, "detect", "--data d.yaml")
+
+
 def test_images_beside_the_data_set_are_not_taken_as_empty(checkpoint, scenes: Path, tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "other.png"), np.zeros((64, 64, 3), np.uint8))
     found = compare(student=checkpoint("yolo11n.yaml"), images=tmp_path, data=scenes, imgsz=64, device="cpu")

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import gradcheck
 
-from distill import settings
+from distill import ranges, settings
 from distill.attention.pairs import Pair
 from distill.terms.attention import FORMS, AttentionTerm
 from distill.terms.base import Batch, Reading, View
@@ -39,7 +39,7 @@ def reference(student: Tensor, teacher: Tensor, p: float, form: str) -> Tensor:
 
 
 def test_the_forms_are_those_that_the_settings_offer():
-    assert tuple(FORMS) == settings.FORMS
+    assert tuple(FORMS) == ranges.FORMS
     assert AttentionTerm([PAIR]).form == settings.Settings().form
     assert AttentionTerm([PAIR]).p == settings.Settings().p
 

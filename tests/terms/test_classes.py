@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.autograd import gradcheck
 
-from distill import settings
+from distill import ranges
 from distill.attention.pairs import Pair
 from distill.errors import InputError
 from distill.terms.base import Batch, View
@@ -52,7 +52,7 @@ def bernoulli(s, t):
 
 
 def test_the_forms_are_those_that_the_settings_offer():
-    assert tuple(FORMS) == settings.RESPONSES[: len(FORMS)]
+    assert tuple(FORMS) == ranges.RESPONSES[: len(FORMS)]
 
 
 def test_bce_is_the_divergence_of_independent_probabilities_on_confident_cells():

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from distill import settings
+from distill import ranges
 from distill.attention.maps import energy
 from distill.attention.pairs import Pair
 from distill.attention.taps import Taps
@@ -294,7 +294,7 @@ def test_labels_that_are_missing_are_an_error():
 
 
 def test_the_targets_are_those_that_the_settings_offer():
-    assert {"none", *TARGETS} == set(settings.GATES)
+    assert {"none", *TARGETS} == set(ranges.GATES)
     with pytest.raises(ValueError, match="teacher, shuffled, truth"):
         GateTerm([GATE], "teachers")
 

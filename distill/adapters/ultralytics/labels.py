@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -25,7 +26,8 @@ def images_of(data: Mapping[str, Any], split: str) -> list[Path]:
     found: list[Path] = []
     for entry in map(Path, entries if isinstance(entries, list) else [entries]):
         if entry.is_dir():
-            found += [file for file in entry.rglob("*.*") if file.suffix[1:].lower() in IMG_FORMATS]
+            pattern = os.path.join(glob.escape(str(entry)), "**", "*.*")  # linked folders too, which rglob passes by
+            found += [Path(file) for file in glob.iglob(pattern, recursive=True)]
         else:
             lines = entry.read_text(encoding="utf-8-sig", errors="replace").splitlines()
             found += [_listed(line.strip(), entry.parent) for line in lines]
@@ -41,12 +43,12 @@ def need_labels(data: Mapping[str, Any], task: str, where: str) -> None:
     """Raises InputError where no training image has a label file: Ultralytics finds out late."""
     if task in UNLABELLED:
         return
-    images = images_of(data, "train")
-    if images and not any(os.path.isfile(label) for label in img2label_paths([os.path.abspath(i) for i in images])):
-        example = img2label_paths([os.path.abspath(images[0])])[0]
+    images = [str(image) for image in images_of(data, "train")]  # not made absolute, as Ultralytics does not
+    if images and not any(map(os.path.isfile, img2label_paths(images))):
+        masks = "; masks instead of boxes are for U-Nets: --student attention-unet:8" if task == "detect" else ""
         raise InputError(
-            f"{where}: none of its {len(images)} training images has labels; the first one's would be {example} "
-            "(masks instead of boxes are for U-Nets: --student attention-unet:8)"
+            f"{where}: none of its {len(images)} training images has labels; the first one's would be "
+            f"{img2label_paths(images[:1])[0]}{masks}"
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import resource
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,8 @@ from distill.adapters.ultralytics.wrapper import DistillingModule, over_ranks
 from distill.distiller import Distiller
 from distill.errors import InputError
 from distill.modes import same_randomness
-from distill.proof import Check, Proof, prove
+from distill.progress import progress
+from distill.proof import Check, Pass, Proof, prove
 from distill.records import (
     HEATMAPS,
     read_manifest,
@@ -62,7 +64,9 @@ class Session:
             _agree_on_precision(trainer, teacher, batches[0]["img"])
 
         whole = distiller_of(own, teacher)  # over a part of a batch the gradient's norm would be larger
-        passes = rehearsal.passes(batches, whole, trainer.per_image)
+        passes: Iterable[Pass] = rehearsal.passes(batches, whole, trainer.per_image)
+        if RANK in {-1, 0}:
+            passes = progress(passes, "training batches checked", len(batches))
         proof = prove(whole, rehearsal.student_copy(trainer), passes, shares_of(own), fixed_weights(own))
         distiller = distiller_of(
             own, teacher, fraction=own["teacher_fraction"], schedule=schedule_of(own, vars(trainer.args))

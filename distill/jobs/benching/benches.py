@@ -26,6 +26,7 @@ from distill.jobs.benching.trials import estimate
 from distill.records import new_folder, numbered_folder
 from distill.text import one_line
 
+Arms = str | PathLike[str] | Sequence[str | PathLike[str]]  # names of recipes, in one text with commas or apart; files
 PROJECT, NAME, REPORT = Path("runs/bench"), "bench", "report.html"
 
 
@@ -55,7 +56,7 @@ class BenchResult:
 def bench(
     student: str | PathLike[str],
     data: str | PathLike[str],
-    arms: str | Sequence[str | PathLike[str]],
+    arms: Arms,
     teacher: str | PathLike[str] | None = None,
     seeds: int | str | Sequence[int] = 8,
     *,
@@ -87,7 +88,7 @@ def bench(
     return run_plan(plan, folder)
 
 
-def resume_bench(folder: str | Path, arms: str | Sequence[str | PathLike[str]] | None = None) -> BenchResult:
+def resume_bench(folder: str | Path, arms: Arms | None = None) -> BenchResult:
     """Go on with a bench: what is done stays, what is not is begun anew; `arms` are further ones, for the same seeds.
 
     Raises InputError for a bench whose files changed, and for an arm that it has already.
@@ -169,7 +170,8 @@ def _written(results: Results) -> BenchResult:
     return BenchResult(results)
 
 
-def _names(arms: str | Sequence[str | PathLike[str]]) -> list[str]:
+def _names(arms: Arms) -> list[str]:
+    arms = [arms] if isinstance(arms, PathLike) else arms
     parts = arms.split(",") if isinstance(arms, str) else [fspath(arm) for arm in arms]
     return [part.strip() for part in parts if part.strip()]
 

@@ -12,7 +12,8 @@ import pytest
 import yaml
 
 from distill.cli import main
-from distill.jobs.benching.benches import report_bench
+from distill.errors import InputError
+from distill.jobs.benching.benches import Arms, bench, report_bench
 from distill.jobs.benching.plans import Plan
 
 from ...conftest import ROOT
@@ -102,3 +103,9 @@ def test_unets(scenes: Path, run_cli: RunCli, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "4 of 4 runs are done" in done.stdout and "dice of the last epoch" in done.stdout
     assert "no teacher was named to compare attention with" in done.stdout
+
+
+@pytest.mark.parametrize("arms", [Path("none.yaml"), [Path("none.yaml")], "none.yaml"])
+def test_arms_may_be_paths(arms: Arms, scenes: Path, student: Path) -> None:
+    with pytest.raises(InputError, match="--arms none.yaml: no such file"):
+        bench(student, scenes, arms, epochs=1)
