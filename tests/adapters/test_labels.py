@@ -75,7 +75,6 @@ def test_a_data_set_to_train_on_has_labels(tmp_path: Path) -> None:
     (tmp_path / "labels" / "a.txt").unlink()
     with pytest.raises(InputError, match=r"--data d.yaml: none of its 2 training images has labels.*labels/a.txt"):
         need_labels(data, "detect", "--data d.yaml")
-    need_labels(data, "classify", "--data d.yaml")  # its labels are the folders'
 
 
 def test_labels_are_looked_for_where_ultralytics_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,8 +14,6 @@ from ultralytics.data.utils import IMG_FORMATS, img2label_paths
 from distill.attention.objects import Object
 from distill.errors import InputError
 
-UNLABELLED = ("classify", "semantic")  # tasks whose labels are folders, or masks
-
 
 def images_of(data: Mapping[str, Any], split: str) -> list[Path]:
     """The image files of a split of a data set that `read_data` resolved. Raises InputError for a split it lacks."""
@@ -41,8 +39,6 @@ def _listed(line: str, folder: Path) -> Path:
 
 def need_labels(data: Mapping[str, Any], task: str, where: str) -> None:
     """Raises InputError where no training image has a label file: Ultralytics finds out late."""
-    if task in UNLABELLED:
-        return
     images = [str(image) for image in images_of(data, "train")]  # not made absolute, as Ultralytics does not
     if images and not any(map(os.path.isfile, img2label_paths(images))):
         masks = "; masks instead of boxes are for U-Nets: --student attention-unet:8" if task == "detect" else ""

@@ -72,7 +72,8 @@ def plan(settings: Settings, arguments: Mapping[str, Any], command: str) -> Plan
     is_yaml = Path(student_file).suffix.lower() in (".yaml", ".yml")
     given = (read_model_yaml if is_yaml else read_checkpoint)(student_file, "--student", settings.trust)
     data = read_data(settings.data, given.task, settings.trust)
-    need_labels(data, given.task, f"--data {settings.data}")
+    if given.task not in BOXLESS:
+        need_labels(data, given.task, f"--data {settings.data}")
     file = str(Path(settings.data).absolute()) if Path(settings.data).exists() else settings.data
     student = _built(given, data) if isinstance(given, ModelYaml) else _trained(given)
     kept = not is_yaml and stays(student.module, _classes(data, given.task, theirs), theirs.get("pretrained", True))
