@@ -58,12 +58,8 @@ def unit(values: Tensor) -> Tensor:
     not change under scaling, so a constant factor taken out first guards the squares against underflow and overflow
     without touching the gradient.
     """
-    flat = values.flatten(1)  # (B, prod S)
-    peak = flat.detach().abs().amax(dim=1, keepdim=True)
-    flat = torch.where(peak > FAINT, flat, flat.detach())
-    flat = flat / torch.where(peak > 0, peak, 1.0)
-    norm = torch.linalg.vector_norm(flat, dim=1, keepdim=True)
-    return (flat / torch.where(norm > 0, norm, 1.0)).view_as(values)
+    result: Tensor = _Unit.apply(values.flatten(1))
+    return result.view_as(values)
 
 
 @dataclass(frozen=True)
@@ -126,6 +122,27 @@ def meet(a: AttentionMap, b: AttentionMap) -> tuple[AttentionMap, AttentionMap]:
     """Both maps on the smaller grid, dimension by dimension."""
     size = tuple(map(min, a.size, b.size))
     return a.resize(size), b.resize(size)
+
+
+class _Unit(torch.autograd.Function):
+    """v / ||v||_2 of each sample (B, N). Few operations: maps are small, and a GPU pays for launching each of them."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        peak = torch.linalg.vector_norm(values, ord=math.inf, dim=1, keepdim=True)
+        scaled = values / peak.masked_fill(peak == 0, 1.0)
+        norm = torch.linalg.vector_norm(scaled, dim=1, keepdim=True).clamp_(min=1.0)  # of a zero map alone below 1
+        result = scaled.div_(norm)
+        if ctx.needs_input_grad[0]:
+            ctx.save_for_backward(result, norm.mul_(peak).reciprocal_().masked_fill_(~(peak > FAINT), 0.0))
+        return result
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        result, slope = ctx.saved_tensors
+        along = (grad * result).sum(1, keepdim=True)
+        return torch.addcmul(grad, result, along, value=-1).mul_(slope)
 
 
 class _Energy(torch.autograd.Function):

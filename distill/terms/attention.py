@@ -58,6 +58,10 @@ def centred(values: Tensor) -> Tensor:
     return torch.where(varied, result, torch.zeros_like(result))
 
 
+def _cosine_of_units(a: Tensor, b: Tensor) -> Tensor:
+    return (a * b).sum(dim=1)
+
+
 class AttentionTerm:
     """The sum over pairs of a distance between unit attention maps, each pair a loss of its own.
 
@@ -82,17 +86,20 @@ class AttentionTerm:
 
     def __call__(self, student: View, teacher: View, batch: Batch) -> dict[str, Reading]:
         readings = {}
+        weights: dict[tuple[str, tuple[int, ...]], Tensor] = {}  # pairs that share a grid share them
         for pair in self.pairs:
             mine = AttentionMap.read(student.features[pair.student], pair.student, pair.kind, self.p)
             theirs = AttentionMap.read(teacher.features[pair.teacher], pair.teacher, pair.kind, self.p)
             both = meet(mine, theirs)
             a, b = (compared(m) for m in both)  # (B, N) each
             with torch.no_grad():
-                cosine = torch.cosine_similarity(a, b, dim=1).mean()
+                cosine = (_cosine_of_units if pair.kind == "energy" else torch.cosine_similarity)(a, b).mean()
                 distance = torch.linalg.vector_norm(a - b, dim=1).mean()
             if self.focus is not None:
-                weights = self.focus(pair, teacher, batch, both[0].size)
-                a, b = (compared(replace(m, values=m.values * weights)) for m in both)
+                key = self.focus.reads(pair), both[0].size
+                if key not in weights:
+                    weights[key] = self.focus(pair, teacher, batch, both[0].size)
+                a, b = (compared(replace(m, values=m.values * weights[key])) for m in both)
             loss = pair.weight * self._distance(a, b).mean()
             readings[pair.column] = Reading(loss, {f"cos_{pair.name}": cosine, f"dist_{pair.name}": distance})
         return readings

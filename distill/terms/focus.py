@@ -25,6 +25,10 @@ class Focus(Protocol):
         """The teacher's layers that it reads."""
         ...
 
+    def reads(self, pair: Pair) -> str:
+        """The one of them that a pair's weights depend on, "" for none: beside the batch and the grid on nothing else."""
+        ...
+
     def __call__(self, pair: Pair, teacher: View, batch: Batch, size: Sequence[int]) -> Tensor:
         """(B, *size), non-negative, without gradient."""
         ...
@@ -41,6 +45,9 @@ class BoxFocus:
 
     def layers(self) -> tuple[str, ...]:
         return ()
+
+    def reads(self, pair: Pair) -> str:
+        return ""
 
     def __call__(self, pair: Pair, teacher: View, batch: Batch, size: Sequence[int]) -> Tensor:
         if batch.boxes is None or batch.box_image is None:
@@ -63,8 +70,11 @@ class ScoreFocus:
     def layers(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(self.logits.values()))
 
+    def reads(self, pair: Pair) -> str:
+        return self.logits[pair.name]
+
     def __call__(self, pair: Pair, teacher: View, batch: Batch, size: Sequence[int]) -> Tensor:
-        layer = self.logits[pair.name]
+        layer = self.reads(pair)
         best = teacher.features[layer].detach().float().amax(1).sigmoid()  # (B, H, W)
         return AttentionMap(best, layer, "gate").resize(size).values
 

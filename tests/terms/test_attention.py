@@ -186,6 +186,9 @@ class Weights:
     def layers(self):
         return ("teacher.9",)
 
+    def reads(self, pair):
+        return "teacher.9"
+
     def __call__(self, pair, teacher, batch, size):
         return self.values.expand(len(batch.images), *size)
 

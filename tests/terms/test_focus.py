@@ -83,3 +83,34 @@ def test_confidence_is_the_best_class_brought_to_the_maps_grid():
     weights = focus(Pair("B3", "s", "t"), View({"head.0": logits}), batch([]), (2, 2))
     assert torch.allclose(weights, torch.tensor([[[1.0, 0.0], [0.0, 0.0]]]), atol=1e-6)
     assert focus.layers() == ("head.0",)
+
+
+class Counted(BoxFocus):
+    asked = 0
+
+    def __call__(self, pair, teacher, batch, size):
+        self.asked += 1
+        return super().__call__(pair, teacher, batch, size)
+
+
+def test_pairs_on_one_grid_share_their_weights_and_no_others_do():
+    torch.manual_seed(0)
+    pairs = [Pair("B3", "a", "a"), Pair("P3", "b", "b"), Pair("P4", "c", "c")]
+    views = [View({n: torch.randn(1, 3, side, side) for n, side in zip("abc", (8, 8, 4), strict=True)}) for _ in "12"]
+    seen, focus = batch([[0.3, 0.4, 0.3, 0.2]]), Counted()
+    together = AttentionTerm(pairs, focus=focus)(*views, seen)
+    assert focus.asked == 2
+    for pair in pairs:
+        alone = AttentionTerm([pair], focus=BoxFocus())(*views, seen)
+        assert torch.equal(together[pair.column].loss, alone[pair.column].loss)
+
+
+def test_scores_of_two_levels_on_one_grid_are_not_mixed_up():
+    torch.manual_seed(0)
+    pairs = [Pair("P3", "a", "a"), Pair("P4", "b", "b")]
+    focus = ScoreFocus({"P3": "head.0", "P4": "head.1"})
+    student, teacher = ({n: torch.randn(1, 3, 4, 4) for n in ("a", "b", "head.0", "head.1")} for _ in "12")
+    together = AttentionTerm(pairs, focus=focus)(View(student), View(teacher), batch([]))
+    for pair in pairs:
+        alone = AttentionTerm([pair], focus=focus)(View(student), View(teacher), batch([]))
+        assert torch.equal(together[pair.column].loss, alone[pair.column].loss)
