@@ -126,7 +126,8 @@ def find_layers(layers: Sequence[LayerInfo], pattern: str, where: str) -> list[L
     if ROLE.fullmatch(pattern):
         roles = by_role(layers)
         if pattern not in roles:
-            raise InputError(f"layer '{pattern}' not found in the {where}{nearest(pattern, roles, n=len(roles))}")
+            known = nearest(pattern, roles, n=len(roles)) or f"; it has {', '.join(roles) or 'no roles'}"
+            raise InputError(f"layer '{pattern}' not found in the {where}{known}")
         return [roles[pattern]]
     if named := [layer for role, layer in by_role(layers).items() if fnmatchcase(role, pattern)]:
         return named  # a glob of roles, such as B*

@@ -34,7 +34,8 @@ def add_to(commands: Any) -> None:
     add("--student", action=Once, metavar="FILE", help="network that every arm trains")
     add("--data", action=Once, metavar="FILE", help="data.yaml, a folder, dataset.json, 'scenes' or 'volumes'")
     add("--arms", action=Once, metavar="LIST", help="recipes: plain,native,attention,... or paths of YAML files")
-    add("--seeds", action=Once, metavar="N", help="8 means 0 to 7; 100,101 or 100-107 just these; default: 8")
+    seeds = "8 means 0 to 7; 100,101 or 100-107 just these, 100-100 that one alone; default: 8"
+    add("--seeds", action=Once, metavar="N", help=seeds)
     add("--jobs", action=Once, type=whole, metavar="N", help="runs at the same time on each device; default: 1")
     add("--device", action=Once, metavar="LIST", help="cpu, 0, mps; 0,1: runs are spread over these")
     add("--name", action=Once, metavar="NAME", help="name of the bench's folder; default: bench, numbered")

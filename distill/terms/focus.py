@@ -26,7 +26,7 @@ class Focus(Protocol):
         ...
 
     def reads(self, pair: Pair) -> str:
-        """The one of them that a pair's weights depend on, "" for none: beside the batch and the grid on nothing else."""
+        """The one of them that a pair's weights depend on ("" for none), beside the batch and the grid."""
         ...
 
     def __call__(self, pair: Pair, teacher: View, batch: Batch, size: Sequence[int]) -> Tensor:

@@ -113,6 +113,7 @@ def test_one_layer_may_have_two_partners():
     ("pattern", "message"),
     [
         ("P6", "layer 'P6' not found in the student; nearest: .*'P3'"),
+        ("Q7", "layer 'Q7' not found in the student; it has P3, P4"),  # nothing is similar
         ("P3:P7", "layer 'P7' not found in the teacher; nearest: .*'P5'"),
         ("16", "layer '16' not found in the teacher"),  # the teacher's P3 has another number
         ("16:51", "layer '51' not found in the teacher; nearest: .*'model.15'"),

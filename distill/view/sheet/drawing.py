@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from distill.attention.objects import Object
 from distill.progress import progress
 from distill.view.boxes import Area, Style, draw, styles
-from distill.view.canvas import DPI, GREY, Page, backdrop, resized, wrapped
+from distill.view.canvas import DPI, GREY, WARNING, Page, backdrop, resized, wrapped
 from distill.view.exhibit import TRUTH, Exhibit, Network, Sample
 from distill.view.outlines import draw_masks
 from distill.view.scale import TITLES, Mode, RowScale, as_mode, scales
@@ -75,8 +75,14 @@ class _Sheet:
         bare = " Gates are drawn without it." if any(row.kind == "gate" for row in self.exhibit.rows) else ""
         notes = [NOTE.format(opacity=f"{self.opacity:.0%}", bare=bare), *([CONTROLS] if self.exhibit.reference else [])]
         notes += [MASKS] if self.exhibit.classes else []
-        notes = [line for note in notes for line in wrapped(note, layout.width - 2 * MARGIN, NOTED)]
-        page = Page(layout.width, bottom + len(notes) * LINE + 8)
+        silent = [f"{pair} tells nothing: {why}." for pair, why in self.exhibit.numbers.silent.items()]
+        foot = [
+            (line, colour)
+            for colour, words in ((WARNING, silent), (GREY, notes))
+            for note in words
+            for line in wrapped(note, layout.width - 2 * MARGIN, NOTED)
+        ]
+        page = Page(layout.width, bottom + len(foot) * LINE + 8)
         picture = resized(self.sample.picture, layout.size)
         self._head(page, layout)
         for column, network in enumerate((*self.exhibit.networks, None)):
@@ -95,8 +101,8 @@ class _Sheet:
                 Band(*common, layout.y(index), under, self.opacity).draw()
         for index in range(len(layout.levels) if isinstance(layout, Grid) else len(self.exhibit.rows)):
             page.fill(MARGIN, layout.y(index) - 7, layout.width - 2 * MARGIN, 1, RULE)
-        for index, note in enumerate(notes):
-            page.text(MARGIN, bottom + index * LINE, note, NOTED, color=GREY)
+        for index, (line, colour) in enumerate(foot):
+            page.text(MARGIN, bottom + index * LINE, line, NOTED, color=colour)
         return page.figure
 
     def _head(self, page: Page, layout: Layout) -> None:
