@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, MaxNLocator
 
 from distill.view.canvas import DPI, FONT, GREY, WARNING, fit
@@ -149,4 +150,5 @@ def _legend(figure: Figure, grid: np.ndarray) -> None:
     """One for all panels, below them."""
     lines = {line.get_label(): line for axes in grid.flat for line in axes.get_legend_handles_labels()[0]}
     if lines:
+        lines["95 % interval over images"] = Patch(color=GREY, alpha=0.3, linewidth=0)
         figure.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=4, fontsize=SIZE, frameon=False)
