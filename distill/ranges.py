@@ -16,6 +16,7 @@ NO_PAIRS = ("none",)  # --layers none: no energy is compared
 USUAL = ("auto",)  # --response auto: class scores and boxes, as far as both heads have them
 RESPONSES = ("bce", "kl", "cwd", "pkd", "boxes")
 PRECISIONS = ("auto", "float32", "bfloat16")
+BOXLESS = ("classify", "semantic")  # tasks whose labels are no boxes
 
 Range = tuple[Callable[[Any], bool], str]  # is a value in it, and what is wanted
 POSITIVE: Range = (lambda value: 0 < value < math.inf, "a number above 0")

@@ -29,12 +29,13 @@ from distill.adapters.ultralytics.matching import match
 from distill.adapters.ultralytics.responses import check_recipe, settled_response
 from distill.adapters.ultralytics.starting import first_weights
 from distill.adapters.ultralytics.students import stays
-from distill.adapters.ultralytics.supervision import BOXLESS, check_gates, teaches
+from distill.adapters.ultralytics.supervision import check_gates, teaches
 from distill.adapters.ultralytics.tasks import MODELS, TRAINERS
 from distill.adapters.ultralytics.trainers import KEY
 from distill.adapters.ultralytics.transfer import schedule_of
 from distill.errors import InputError
 from distill.modes import same_randomness
+from distill.ranges import BOXLESS
 from distill.settings import Settings
 
 

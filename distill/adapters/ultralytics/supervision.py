@@ -7,10 +7,8 @@ from typing import Any
 
 from distill.attention.pairs import Pair
 from distill.errors import InputError
-from distill.ranges import NO_PAIRS
+from distill.ranges import BOXLESS, NO_PAIRS
 from distill.settings import Settings
-
-BOXLESS = ("classify", "semantic")
 
 
 def check_gates(settings: Settings, gated: bool, task: str) -> None:

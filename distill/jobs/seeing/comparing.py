@@ -18,11 +18,11 @@ from distill.jobs.seeing.unets import compare_unets
 from distill.loading import is_unet, ultralytics_adapter
 from distill.pictures.source import Given, Picture
 from distill.progress import progress
+from distill.ranges import BOXLESS
 from distill.scenes import named_data
 from distill.text import as_text, plain
 from distill.view.exhibit import BASELINE, STUDENT, TEACHER, Exhibit, Network
 
-UNBOXED = ("classify", "semantic")  # tasks whose labels are no boxes
 DETECTORS_ONLY = ("imgsz", "teacher-imgsz", "every")
 USUAL = 16  # images, unless the user says
 RANGES = {  # of settings: lowest, highest, in words
@@ -107,7 +107,7 @@ def compare(
     exhibit = Exhibit(networks, tuple(rows), tuple(samples), title=heading(networks))
     exhibit = replace(exhibit, numbers=figures(exhibit, untrained, seed))
     settings = {"imgsz": size, "teacher_imgsz": teacher_imgsz, "p": p, "conf": conf, "seed": seed, "task": judged.task}
-    notes = tuple(_notes(exhibit, None if judged.task in UNBOXED else data or "", lookers, size))
+    notes = tuple(_notes(exhibit, None if judged.task in BOXLESS else data or "", lookers, size))
     return Comparison(exhibit, tuple(source.skipped), notes, manifest_of(exhibit, source.skipped, settings, notes))
 
 
