@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageColor
 
 from distill.attention.geometry import Lattice, resample
+from distill.progress import progress
 from distill.view.boxes import PALETTE, Area, corners, styles
 from distill.view.canvas import GREY, Page, backdrop, number, resized
 from distill.view.exhibit import TRUTH, Exhibit, Network, Row, Sample
@@ -34,7 +35,8 @@ def save_film(exhibits: Sequence[Exhibit], epochs: Sequence[int], path: Path, mo
     exhibits or images, or for another number of epochs.
     """
     palette = _palette()
-    plain = [Image.fromarray(_pixels(one)) for one in film(exhibits, epochs, mode)]
+    drawn = progress(film(exhibits, epochs, mode), "frames of the film", len(exhibits))
+    plain = [Image.fromarray(_pixels(one)) for one in drawn]
     frames = [one.quantize(palette=palette, dither=Image.Dither.NONE) for one in plain]
     times = [PACE] * (len(frames) - 1) + [LAST]
     frames[0].save(path, save_all=True, append_images=frames[1:], duration=times, loop=0)

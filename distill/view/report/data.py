@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from distill.attention.geometry import Lattice
+from distill.progress import progress
 from distill.view.boxes import styles
 from distill.view.canvas import DIM
 from distill.view.exhibit import TRUTH, Exhibit, Interval, Row, Sample
@@ -209,5 +210,6 @@ def _differences(row: Row, sample: Sample, key: str, reference: str) -> dict[str
 def collect(exhibits: Sequence[Exhibit], epochs: Sequence[int]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """The overview, and one block per image."""
     all_scales: Scales = {mode: scales(exhibits, mode) for mode in MODES}
-    blocks = [image(exhibits, index) for index in range(len(exhibits[0].samples))]
+    count = len(exhibits[0].samples)
+    blocks = [image(exhibits, index) for index in progress(range(count), "images on the page", count)]
     return overview(exhibits, epochs, all_scales), blocks
