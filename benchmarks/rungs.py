@@ -22,6 +22,7 @@ from distill.adapters.ultralytics.heads import as_pairs, bins_of, output_pairs
 from distill.adapters.ultralytics.wrapper import DistillingModule
 from distill.attention.pairs import Pair
 from distill.distiller import Distiller
+from distill.teacher import Teacher
 from distill.terms.attention import AttentionTerm
 from distill.terms.base import Term
 from distill.terms.boxes import DistributionTerm
@@ -53,9 +54,7 @@ class Rungs(Bench):
         rung = name.removesuffix(": teacher")
         terms = self._terms(*RUNGS[rung])
         teacher = build_teacher(self.teacher, [layer for term in terms for layer in term.layers()[1]])
-        probe = teacher.choose_precision(self.batch["img"][:4])
-        self.precision = "bfloat16" if probe["bfloat16"] < probe["float32"] else "float32"
-        teacher.use(self.precision)
+        self._settle(teacher)
         if rung != name:
             return lambda: self._step(self.student, teacher)
         weights = dict.fromkeys((term.name for term in terms), 1.0)
@@ -63,6 +62,12 @@ class Rungs(Bench):
         follower = Follower(distiller, dict.fromkeys(weights, 0.2), weights)
         module = DistillingModule(self.student, distiller, True, follower).train()
         return lambda: self._step(module)
+
+    def _settle(self, teacher: Teacher) -> None:
+        """The precision that is faster here."""
+        probe = teacher.choose_precision(self.batch["img"][:4])
+        self.precision = "bfloat16" if probe["bfloat16"] < probe["float32"] else "float32"
+        teacher.use(self.precision)
 
     def _terms(self, letters: str, focused: str, responses: tuple[str, ...]) -> list[Term]:
         both = output_pairs(self.student, self.teacher)
