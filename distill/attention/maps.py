@@ -134,15 +134,15 @@ class _Unit(torch.autograd.Function):
         norm = torch.linalg.vector_norm(scaled, dim=1, keepdim=True).clamp_(min=1.0)  # of a zero map alone below 1
         result = scaled.div_(norm)
         if ctx.needs_input_grad[0]:
-            ctx.save_for_backward(result, norm.mul_(peak).reciprocal_().masked_fill_(~(peak > FAINT), 0.0))
+            ctx.save_for_backward(result, norm.mul_(peak).reciprocal_(), ~(peak > FAINT))
         return result
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Tensor:
-        result, slope = ctx.saved_tensors
+        result, slope, faint = ctx.saved_tensors
         along = (grad * result).sum(1, keepdim=True)
-        return torch.addcmul(grad, result, along, value=-1).mul_(slope)
+        return torch.addcmul(grad, result, along, value=-1).mul_(slope).masked_fill_(faint, 0.0)
 
 
 class _Energy(torch.autograd.Function):

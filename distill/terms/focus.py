@@ -26,7 +26,10 @@ class Focus(Protocol):
         ...
 
     def reads(self, pair: Pair) -> str:
-        """The one of them that a pair's weights depend on ("" for none), beside the batch and the grid."""
+        """The one of them that a pair's weights depend on ("" for none), beside the batch and the grid.
+
+        Pairs for which it is the same, on one grid, are given the same weights.
+        """
         ...
 
     def __call__(self, pair: Pair, teacher: View, batch: Batch, size: Sequence[int]) -> Tensor:

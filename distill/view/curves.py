@@ -18,6 +18,7 @@ from distill.view.exhibit import BASELINE, STUDENT, TEACHER, Exhibit, Interval
 COLOURS = {TEACHER: "black", STUDENT: "#0072B2", BASELINE: "#D55E00"}  # Okabe and Ito's, apart for all eyes
 PANEL = (2.5, 2.3)  # inches
 SIZE = 8.5  # points
+BAND, OPACITY = "95 % interval of the mean", 0.15
 TICKS = 10  # labels that the axis of epochs has room for
 TITLES = {  # the figures that are drawn, of those that are known
     "distance": "distance to the teacher",
@@ -143,12 +144,14 @@ def _curve(
         for part in ("mean", "low", "high")
     )
     axes.plot(epochs, mean, dash, color=colour, label=label, linewidth=1.6, marker="o", markersize=3)
-    axes.fill_between(epochs, low, high, color=colour, alpha=0.15, linewidth=0)
+    name = BAND if np.isfinite(low).any() else None  # one image has no interval
+    axes.fill_between(epochs, low, high, color=colour, alpha=OPACITY, linewidth=0, label=name)
 
 
 def _legend(figure: Figure, grid: np.ndarray) -> None:
     """One for all panels, below them."""
     lines = {line.get_label(): line for axes in grid.flat for line in axes.get_legend_handles_labels()[0]}
+    if lines.pop(BAND, None):
+        lines[BAND] = Patch(color=GREY, alpha=OPACITY, linewidth=0)  # whatever the colour of its curve
     if lines:
-        lines["95 % interval over images"] = Patch(color=GREY, alpha=0.3, linewidth=0)
         figure.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=4, fontsize=SIZE, frameon=False)

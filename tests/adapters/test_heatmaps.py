@@ -62,6 +62,15 @@ def test_the_last_maps_are_those_that_compare_reads(train: Train, teacher: Path,
                 assert got.mean() == pytest.approx(values.mean(), rel=0.02)  # raw energies, not only their shape
 
 
+def test_the_distances_of_the_closing_table_are_those_that_compare_finds(
+    train: Train, teacher: Path, scenes: Path
+) -> None:
+    result = train(teacher=teacher)
+    seen = compare(str(teacher), str(result.best), data=str(scenes), imgsz=64, device="cpu", max_images=64).exhibit
+    found = {pair: seen.numbers.summary[pair]["student"]["distance"].mean for pair in result.distances}
+    assert found == pytest.approx(dict(result.distances), abs=5e-3)
+
+
 def test_the_timeline_is_drawn(train: Train, teacher: Path) -> None:
     result = train(teacher=teacher, epochs=2, heatmaps=1)
     folder = result.folder / "heatmaps"

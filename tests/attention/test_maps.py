@@ -171,6 +171,12 @@ def test_the_gradient_of_features_too_small_for_float32_is_zero_and_not_infinite
     assert not grad.any()
 
 
+def test_a_zero_map_takes_no_gradient_whatever_comes_in():
+    values = torch.tensor([[0.0, 0.0], [3.0, 4.0]], requires_grad=True)
+    unit(values).backward(torch.tensor([[float("nan"), float("inf")], [1.0, 0.0]]))
+    assert values.grad[0].tolist() == [0.0, 0.0] and torch.isfinite(values.grad).all() and values.grad[1].any()
+
+
 @pytest.mark.parametrize("factor", [1e-37, 1e-20, 1.0, 1e20, 5e37])
 def test_unit_does_not_underflow_or_overflow(factor):
     a = unit(torch.tensor([[3.0, 4.0]]) * factor)

@@ -175,7 +175,7 @@ def test_a_pair_that_tells_nothing_is_marked():
     exhibit = kit.exhibit(images=1)
     (why,) = exhibit.numbers.silent.values()
     found = texts(sheet(exhibit, exhibit.samples[0]))
-    assert found.count("Warning: it tells nothing (below)") == 1
+    assert found.count("Warning: P5 tells nothing (see below)") == 1
     assert f"P5 tells nothing: {why}." in " ".join(found)  # in full, on as many lines as it takes
 
 

@@ -16,7 +16,6 @@ from distill.view.sheet.layout import CAPTION, FIGURES, LINE, MARGIN, TITLE, Lay
 from distill.view.sheet.table import lines
 
 EMPTY = "#f0f0f0"
-SILENT = "Warning: it tells nothing (below)"  # the reason stands at the foot of the sheet, where it may take lines
 
 
 @dataclass(frozen=True)
@@ -52,9 +51,10 @@ class Band:
             end = self.page.text(end + 10, self.top + 1, self.row.about, 10)
         kind = f"energy, p = {self.row.p:g}" if self.row.kind == "energy" else "gate coefficients, 0 to 1 in every mode"
         end = self.page.text(end + 10, self.top + 2, kind, 9, color=GREY)
-        if self.row.name in self.exhibit.numbers.silent:
+        if self.row.name in self.exhibit.numbers.silent:  # the reason is at the foot, where it may take lines
             room = self.layout.width - MARGIN - end - 18
-            self.page.text(end + 18, self.top + 2, SILENT, 9, room, color=WARNING, weight="bold")
+            words = f"Warning: {self.row.name} tells nothing (see below)"
+            self.page.text(end + 18, self.top + 2, words, 9, room, color=WARNING, weight="bold")
 
     def _map(self, column: int, network: Network) -> None:
         if network.key not in self.row.sides:
