@@ -56,9 +56,10 @@ def unit(values: Tensor) -> Tensor:
 
     The gradient is exact too, and zero (not NaN or infinite) for a zero map and for one below `FAINT`. The result does
     not change under scaling, so a constant factor taken out first guards the squares against underflow and overflow
-    without touching the gradient.
+    without touching the gradient. The result is float32, of float64 float64.
     """
-    result: Tensor = _Unit.apply(values.flatten(1))
+    flat = values.flatten(1)
+    result: Tensor = _Unit.apply(flat if flat.dtype in (torch.float32, torch.float64) else flat.float())
     return result.view_as(values)
 
 

@@ -171,6 +171,12 @@ def test_the_gradient_of_features_too_small_for_float32_is_zero_and_not_infinite
     assert not grad.any()
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.int64])
+def test_the_unit_map_of_other_numbers_is_of_single_precision(dtype):
+    a = unit(torch.tensor([[30000, 40000]]).to(dtype))  # whose norm no float16 holds
+    assert a.dtype == torch.float32 and close(a, torch.tensor([[0.6, 0.8]]))
+
+
 def test_a_zero_map_takes_no_gradient_whatever_comes_in():
     values = torch.tensor([[0.0, 0.0], [3.0, 4.0]], requires_grad=True)
     unit(values).backward(torch.tensor([[float("nan"), float("inf")], [1.0, 0.0]]))

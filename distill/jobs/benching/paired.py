@@ -116,9 +116,14 @@ def with_holm(found: Sequence[Difference]) -> list[Difference]:
 
 
 def references(arms: Sequence[str]) -> list[str]:
-    """What the others are held against: plain training and a native arm, `native` before others; else the first."""
-    native = sorted((arm for arm in arms if re.fullmatch(r"native(-\d+)?", arm)), key=lambda arm: arm != "native")
-    return [arm for arm in arms if arm == "plain"] + native[:1] or list(arms[:1])
+    """What the others are held against: plain training and a native arm, `native` before others; else the first.
+
+    So are those two from first weights that come from the teacher, where a bench has such arms: they tell how much of a
+    gain is that of the weights, and how much that of being taught.
+    """
+    kinds = "plain", r"native(-\d+)?", "fit|init", r"native(-\d+)?-(fit|init)"
+    found = [sorted((a for a in arms if re.fullmatch(kind, a)), key=lambda a: a != "native")[:1] for kind in kinds]
+    return [arm for one in found for arm in one] or list(arms[:1])
 
 
 def _verdict(spread: Spread, low: float | None, high: float | None) -> tuple[str, int | None]:

@@ -37,6 +37,11 @@ class Arm:
     def epochs(self) -> int:
         return int(self.values["epochs"])
 
+    @property
+    def validates(self) -> bool:
+        """Every epoch? Otherwise, with val=False, only the last one."""
+        return str(self.values.get("val", True)).lower() not in ("false", "0")
+
 
 def read_arms(names: Sequence[str], common: Mapping[str, Any]) -> tuple[Arm, ...]:
     """The arms by name or path, with the `common` settings of the bench.

@@ -48,7 +48,8 @@ def estimate(plan: Plan, bench: Path, lock: int, command: Command = train_comman
         found = {}
         for arm, run in zip(plan.arms, runs, strict=True):
             if run.state() == DONE and len(times := clock(run)) == EPOCHS:
-                found[arm.name] = whole_run(times, ends[arm.name].seconds, part, arm.epochs)
+                validated = arm.epochs if arm.validates else 1
+                found[arm.name] = whole_run(times, ends[arm.name].seconds, part, arm.epochs, validated)
             else:
                 print(f"distill: the trial of arm '{arm.name}' failed: {run.complaint()}", file=sys.stderr)
         return found
@@ -56,14 +57,14 @@ def estimate(plan: Plan, bench: Path, lock: int, command: Command = train_comman
         shutil.rmtree(trials, ignore_errors=True)
 
 
-def whole_run(times: list[float], wall: float, part: float, epochs: int) -> float:
-    """Seconds of a run of so many epochs, from a trial: its `times` at the end of three epochs, the last of which
-    validates, on a `part` of the data, and the `wall` clock's from its start to its end.
+def whole_run(times: list[float], wall: float, part: float, epochs: int, validated: int) -> float:
+    """Seconds of a run of so many epochs, of which so many validate, from a trial: its `times` at the end of three
+    epochs, the last of which validates, on a `part` of the data, and the `wall` clock's from its start to its end.
     """
     training = times[1] - times[0]
     validation = max(0.0, times[2] - times[1] - training)
     around = wall - 2 * training - (times[2] - times[1])  # start, checks, the final validation
-    return around + epochs * (training / part + validation)
+    return around + epochs * training / part + validated * validation
 
 
 def fraction_of(plan: Plan) -> float:

@@ -113,6 +113,8 @@ def test_holm_by_hand() -> None:
 def test_references() -> None:
     assert references(["attention", "native", "plain"]) == ["plain", "native"]
     assert references(["mine", "native"]) == ["native"]
-    assert references(["native-1-init", "native-2", "native", "plain"]) == ["plain", "native"]
-    assert references(["native-1-init", "native-2", "plain", "native-1"]) == ["plain", "native-2"]
+    assert references(["native-2", "native", "plain"]) == ["plain", "native"]
+    assert references(["native-2", "plain", "native-1"]) == ["plain", "native-2"]
+    assert references(["native-1-init", "native-2", "plain", "init"]) == ["plain", "native-2", "init", "native-1-init"]
+    assert references(["default", "native-1-fit", "fit", "my-fit"]) == ["fit", "native-1-fit"]
     assert references(["mine", "other"]) == ["mine"]

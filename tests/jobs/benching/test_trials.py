@@ -24,13 +24,15 @@ folder.mkdir()
 
 def test_a_whole_run_by_hand() -> None:
     # a tenth of the data in 2 s, 3 s of validation; 5 - 2 s for the loaders; 20 - 12 s around the epochs
-    assert trials.whole_run([5, 7, 12], 20, 0.1, 1) == pytest.approx(3 + 8 + (2 / 0.1 + 3))
-    assert trials.whole_run([5, 7, 12], 20, 0.1, 30) == pytest.approx(11 + 30 * 23)
+    assert trials.whole_run([5, 7, 12], 20, 0.1, 1, 1) == pytest.approx(3 + 8 + (2 / 0.1 + 3))
+    assert trials.whole_run([5, 7, 12], 20, 0.1, 30, 30) == pytest.approx(11 + 30 * 23)
+    assert trials.whole_run([5, 7, 12], 20, 0.1, 30, 1) == pytest.approx(11 + 30 * 20 + 3)  # val=False
 
 
 def test_trials_are_made_for_each_arm_and_vanish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trials, "fraction_of", lambda plan: 0.25)
-    plan = kit.plan([kit.arm("plain", epochs=10), kit.arm("half", epochs=5)], range(4))
+    arms = [kit.arm("plain", epochs=10), kit.arm("half", epochs=5), kit.arm("unseen", epochs=10, val=False)]
+    plan = kit.plan(arms, range(4))
     folder, seen = kit.folder_of(plan, tmp_path), []
 
     def command(run: Run, device: str | None) -> list[str]:
@@ -39,8 +41,9 @@ def test_trials_are_made_for_each_arm_and_vanish(tmp_path: Path, monkeypatch: py
 
     with alone(folder) as lock:
         found = trials.estimate(plan, folder, lock, command)
-    assert seen == [("plain", 0, 3, True), ("half", 0, 3, True)]
+    assert seen == [(arm.name, 0, 3, True) for arm in arms]
     assert found["plain"] - found["half"] == pytest.approx(5 * (2 / 0.25 + 3), abs=3)
+    assert found["plain"] - found["unseen"] == pytest.approx(9 * 3, abs=3)  # it validates once, at its end
     assert not (folder / ".trial").exists()
 
 
