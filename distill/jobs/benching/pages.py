@@ -20,7 +20,10 @@ PAIRED = (
     f"does not shows none, which is not the same as showing that there is none. {words.UNCORRECTED} It all holds for "
     "this data, this student and these settings."
 )
-COURSE = "Means over the seeds that are done; bands are one standard deviation. Time is that of the epochs alone."
+COURSE = (
+    "Means over the seeds that are done; bands are one standard deviation. Time is that of the epochs alone: what comes "
+    "before them, such as fitting first weights, is in the time per run, under Cost."
+)
 COST = (
     "Per run is the whole process, its start, checks and final validation included; s per epoch is training and "
     "validation alone. Memory is the peak of a run's own process, without those that load its data."
