@@ -53,8 +53,8 @@ def count(step: Callable[[], Any]) -> int:
 
 def main() -> int:
     parser = options(__doc__)
-    of_networks(parser, steps=1)
-    parser.set_defaults(imgsz=64, batch=4)
+    of_networks(parser)
+    parser.set_defaults(imgsz=64, amp=False)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     LOGGER.setLevel("WARNING")

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from _measure import Target, conclude, interleaved, machine, options, ratio, table
-from step_cost import Bench, of_networks
+from step_cost import Bench, of_networks, of_timing
 from ultralytics.utils import LOGGER
 
 from distill.adapters.ultralytics.anatomy import anatomy, build_teacher
@@ -96,7 +96,8 @@ def focus(name: str, pairs: list[Pair], classes: list[Pair]) -> Focus | None:
 
 def main() -> int:
     parser = options(__doc__)
-    of_networks(parser, steps=26)  # one of them measures the weights
+    of_networks(parser)
+    of_timing(parser, steps=26)  # one of them measures the weights
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     LOGGER.setLevel("WARNING")

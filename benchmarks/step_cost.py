@@ -156,13 +156,17 @@ def settled(network: Any, images: Tensor) -> Any:
     return network
 
 
-def of_networks(parser: argparse.ArgumentParser, steps: int) -> None:
-    """Add the options that say what is timed, and how often by default."""
+def of_networks(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say what makes a step."""
     parser.add_argument("--student", default="yolo11n.yaml")
     parser.add_argument("--teacher", default="yolo11s.yaml")
     parser.add_argument("--imgsz", type=int, default=320)
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--classes", type=int, default=20)
+
+
+def of_timing(parser: argparse.ArgumentParser, steps: int) -> None:
+    """Add the options that say how it is timed, and how often by default."""
     parser.add_argument("--steps", type=int, default=steps, help="timed steps of each variant")
     parser.add_argument("--amp", action="store_true", help="float16 autocast around the student, on a GPU")
     parser.add_argument("--memory", metavar="STEP", help=argparse.SUPPRESS)
@@ -170,7 +174,8 @@ def of_networks(parser: argparse.ArgumentParser, steps: int) -> None:
 
 def main() -> int:
     parser = options(__doc__)
-    of_networks(parser, steps=20)
+    of_networks(parser)
+    of_timing(parser, steps=20)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     LOGGER.setLevel("WARNING")  # it writes to stdout, which is for the table

@@ -21,8 +21,8 @@ PAIRED = (
     "this data, this student and these settings."
 )
 COURSE = (
-    "Means over the seeds that are done; bands are one standard deviation. Time is that of the epochs alone: what comes "
-    "before them, such as fitting first weights, is in the time per run, under Cost."
+    "Means over the seeds that are done; bands are one standard deviation. Time is that of the epochs alone: what "
+    "comes before them, such as fitting first weights, is in the time per run, under Cost."
 )
 COST = (
     "Per run is the whole process, its start, checks and final validation included; s per epoch is training and "
