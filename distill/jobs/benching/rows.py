@@ -15,11 +15,13 @@ Rows = list[tuple[str, ...]]
 
 
 def arm_rows(results: Results) -> Rows:
-    """Mean and scatter of each arm's scores."""
-    rows: Rows = [("arm", "runs", "mean", "sd")]
+    """Mean and scatter of each arm's scores, and its budget where an arm has one of its own."""
+    alike = len({arm.epochs for arm in results.plan.arms}) == 1
+    rows: Rows = [("arm", "runs", "mean", "sd", "epochs")]
     for arm in results.plan.arms:
         spread = results.spread(arm.name)
-        rows.append((arm.name, str(spread.n), points(spread.mean), points(spread.sd)))
+        budget = "" if alike else str(arm.epochs)
+        rows.append((arm.name, str(spread.n), points(spread.mean), points(spread.sd), budget))
     return rows
 
 

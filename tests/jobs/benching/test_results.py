@@ -168,6 +168,17 @@ def test_plain_and_native_are_both_references(tmp_path: Path) -> None:
     assert pairs == [("native", "plain"), ("mine", "plain"), ("mine", "native")]
 
 
+def test_an_arm_with_a_budget_of_its_own_is_told_with_it(tmp_path: Path) -> None:
+    for place, half in enumerate((kit.arm("half", epochs=2), kit.arm("half", epochs=4))):
+        plan = kit.plan([kit.arm("plain", epochs=4), half], (0,))
+        folder = kit.folder_of(plan, tmp_path / str(place))
+        for run in runs_of(plan, folder):
+            kit.leave(run, [0.1] * run.epochs)
+        head, _, row = [line.split() for line in text(collect(folder)).split("\n\n")[2].splitlines()]
+        assert ("epochs" in head) == (place == 0)
+        assert place or row[head.index("epochs")] == "2"
+
+
 def test_memory_of_a_run_without_a_gpu_is_no_gpus() -> None:
     assert gpu_memory({"peak_memory": 8, "device": "cuda:0"}) == 8
     assert math.isnan(gpu_memory({"peak_memory": 8, "device": "cpu"})) and math.isnan(gpu_memory({"device": "cuda:0"}))
