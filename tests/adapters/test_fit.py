@@ -93,6 +93,7 @@ def test_a_run_begins_there_says_so_and_native_training_begins_there_too(
     assert "fitting the student to the teacher by least squares" in caplog.text
     assert "first weights: fitted, " in caplog.text and "R2 0." in caplog.text
     found = read_manifest(result.folder)["initialised"]
+    assert found["seconds"] > 0
     assert found["start"] == "fitted" and found["losses"] == {} and 0 < found["r2"] < 1 and found["convolutions"] > 8
     alone = {"init": "fit", "layers": "none"}
     others = [train(teacher=big, **alone), train(teacher=big, **alone, distill_model=str(big))]

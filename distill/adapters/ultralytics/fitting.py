@@ -63,7 +63,8 @@ def fit_student(trainer: Any) -> None:
         student.load_state_dict(start.state_dict())
         mean = sum(told.values()) / len(told) if told else None
         own["fitted"] = {"start": taken, "images": len(images), "convolutions": len(told), "r2": mean, "losses": losses}
-        LOGGER.info(f"first weights: {said(own['fitted'])}, in {time.monotonic() - began:.0f} s")
+        own["fitted"]["seconds"] = round(time.monotonic() - began, 1)
+        LOGGER.info(f"first weights: {said(own['fitted'])}, in {own['fitted']['seconds']:.0f} s")
         trainer._clear_memory()
     if dist.is_initialized():
         for tensor in student.state_dict().values():

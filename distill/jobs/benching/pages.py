@@ -21,8 +21,9 @@ PAIRED = (
     "this data, this student and these settings."
 )
 COURSE = (
-    "Means over the seeds that are done; bands are one standard deviation. Time is that of the epochs alone: what "
-    "comes before them, such as fitting first weights, is in the time per run, under Cost."
+    "Means over the seeds that are done; bands are one standard deviation. At epoch 0 stands what a student that is "
+    "taught detected before any training. Time is that of the epochs and of fitting first weights; checks and "
+    "validations before and after training are in the time per run, under Cost."
 )
 COST = (
     "Per run is the whole process, its start, checks and final validation included; s per epoch is training and "
@@ -79,7 +80,7 @@ def _paired(results: Results, arms: Sequence[str]) -> Iterator[Section]:
 def _course(results: Results, arms: Sequence[str]) -> Iterator[Section]:
     score = f"{results.score.removeprefix('metrics/')}, points"
     epochs = plots.courses(results, arms)
-    if any(len(line.xs) > 1 for line in epochs):  # with val=False only the last epoch is known
+    if any(sum(x > 0 for x in line.xs) > 1 for line in epochs):  # with val=False only the last epoch is known
         by_time = Chart("Against time", "minutes", score, plots.courses(results, arms, clock=True))
         yield Section("Course of training", COURSE, [Chart("Against the epoch", "epoch", score, epochs), by_time])
 

@@ -31,7 +31,10 @@ def estimates(found: Sequence[Difference], arms: Sequence[str]) -> list[Estimate
 
 
 def courses(results: Results, arms: Sequence[str], clock: bool = False) -> list[Line]:
-    """Each arm's mean score after each epoch, plus and minus a standard deviation, against the epoch or minutes."""
+    """Each arm's mean score after each epoch, plus and minus a standard deviation, against the epoch or minutes.
+
+    Where runs know what their first weights were worth, a line begins there: at epoch 0, after the time they took.
+    """
     lines = []
     for number, arm in enumerate(arms):
         if places := [place for place in _places(results.of(arm)) if place]:
@@ -55,12 +58,18 @@ def dots(results: Results, arms: Sequence[str], pair: str, reference: str) -> li
 
 
 def _places(runs: Sequence[Outcome]) -> list[tuple[float, float, float, float] | None]:
-    """For each epoch: minutes, epoch, mean and standard deviation over the runs that have it."""
+    """For each epoch, from 0: minutes, epoch, mean and standard deviation over the runs that have it."""
     found: list[tuple[float, float, float, float] | None] = []
-    for epoch, cells in enumerate(zip_longest(*(zip(one.times, one.scores, strict=True) for one in runs)), 1):
+    for epoch, cells in enumerate(zip_longest(*map(_course, runs))):
         known = [cell for cell in cells if cell is not None and not math.isnan(cell[1])]
         values = [POINTS * score for _, score in known]
         sd = stdev(values) if len(values) > 1 else 0.0
         minutes = fmean(time for time, _ in known) / 60 if known else 0.0
         found.append((minutes, float(epoch), fmean(values), sd) if known else None)
     return found
+
+
+def _course(one: Outcome) -> list[tuple[float, float]]:
+    """Seconds and score before the first epoch and after each."""
+    after = [(one.prepared + time, score) for time, score in zip(one.times, one.scores, strict=True)]
+    return [(one.prepared, one.before), *after]

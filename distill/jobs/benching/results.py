@@ -31,14 +31,17 @@ SEEN = (
 class Outcome:
     """One run: its state, the score after each epoch and the seconds since the first began.
 
-    `wall` is the whole process's time in seconds, `memory` the peak of its largest process and `gpu` that on a GPU, in
-    bytes; NaN where they are not known.
+    `before` is the score of its first weights and `prepared` the seconds that fitting these took. `wall` is the whole
+    process's time in seconds, `memory` the peak of its largest process and `gpu` that on a GPU, in bytes. NaN where
+    they are not known.
     """
 
     run: Run
     state: str
     scores: Sequence[float]
     times: Sequence[float]
+    before: float
+    prepared: float
     wall: float
     memory: float
     gpu: float
@@ -125,22 +128,29 @@ def _of_teacher(arms: Sequence[Arm], outcomes: Sequence[Outcome], score: str) ->
     of_the_bench = silent(arms, SEEN)
     for one in outcomes:
         if one.state == DONE and one.run.arm in of_the_bench:
-            before = one.run.manifest().get("before") or {}
-            found = number(((before.get("teacher") or {}).get("metrics") or {}).get(score))
+            found = _before(one.run.manifest(), "teacher", score)
             if math.isfinite(found):
                 return found
     return math.nan
 
 
 def _outcome(run: Run) -> Outcome:
-    noted, state = run.noted(), run.state()
+    noted, state, manifest = run.noted(), run.state(), run.manifest()
     return Outcome(
         run,
         state,
         scores(run),
         clock(run),
+        _before(manifest, "student", str(manifest.get("score"))),
+        number((manifest.get("initialised") or {}).get("seconds", 0.0)),
         float(noted.get("seconds", math.nan)),
         float(noted.get("memory", math.nan)),
-        gpu_memory(run.manifest()),
-        str(noted.get("device") or run.manifest().get("device") or ""),
+        gpu_memory(manifest),
+        str(noted.get("device") or manifest.get("device") or ""),
     )
+
+
+def _before(manifest: Mapping[str, Any], who: str, score: str) -> float:
+    """What a run measured of its student or its teacher on the validation images before it began; NaN if nothing."""
+    found = (manifest.get("before") or {}).get(who) or {}
+    return number((found.get("metrics") or {}).get(score))

@@ -17,6 +17,7 @@ from distill.jobs.benching.closeness import COLUMNS, cosines, measure_closeness,
 from distill.jobs.benching.closing import text
 from distill.jobs.benching.pages import save_page
 from distill.jobs.benching.plans import Plan
+from distill.jobs.benching.plots import courses
 from distill.jobs.benching.results import Results, collect
 from distill.jobs.benching.starts import pairing
 from distill.jobs.benching.states import Run, clock, gpu_memory, runs_of, scores
@@ -177,6 +178,24 @@ def test_an_arm_with_a_budget_of_its_own_is_told_with_it(tmp_path: Path) -> None
         head, _, row = [line.split() for line in text(collect(folder)).split("\n\n")[2].splitlines()]
         assert ("epochs" in head) == (place == 0)
         assert place or row[head.index("epochs")] == "2"
+
+
+def test_a_course_begins_with_first_weights_and_the_time_they_took(tmp_path: Path) -> None:
+    """Points by hand: 60 and 120 s of fitting, found 0.1 and 0.2 before training; the plain arm knows nothing of it."""
+    folder = kit.folder_of(kit.plan(["plain", "default"], (0, 1)), tmp_path)
+    for run in runs_of(Plan.read(folder), folder):
+        first = {"seconds": 60.0 * (run.seed + 1), "start": "fitted"}
+        found = {"student": {"metrics": {kit.SCORE: 0.1 * (run.seed + 1)}}}
+        own = {"initialised": first, "before": found} if run.arm == "default" else {}
+        kit.leave(run, [0.3, 0.4], **own)
+    results = collect(folder)
+    by_epoch, by_time = (courses(results, ["plain", "default"], clock) for clock in (False, True))
+    assert [list(line.xs) for line in by_epoch] == [[1, 2], [0, 1, 2]]
+    assert by_time[0].xs == pytest.approx([10 / 60, 20 / 60])
+    assert by_time[1].xs == pytest.approx([90 / 60, 100 / 60, 110 / 60])
+    assert by_time[1].means == pytest.approx([15, 30, 40])
+    assert by_time[1].high[0] - by_time[1].means[0] == pytest.approx(10 / 2**0.5)
+    assert results.outcomes[1].epoch_seconds == 10  # an epoch's, without the fit
 
 
 def test_memory_of_a_run_without_a_gpu_is_no_gpus() -> None:
