@@ -52,10 +52,11 @@ class Distiller:
 
     `weights` holds one factor per term name, relative to the task's loss as a mean per image; `schedule` multiplies
     all of them. While it is 0 the teacher rests, except on the first batch of each epoch, whose figures go on the log.
-    With `fraction` below 1 a random part of each batch is compared: the estimate stays unbiased, the teacher costs that
-    part. The choice is drawn from (seed, epoch, step), so it neither disturbs the trainer's generators nor changes on
-    resume. `shuffled` gives each image the teacher's features of another one of its batch: the control that tells
-    whether it matters what the teacher sees in this image.
+    With `fraction` below 1 a random part of each batch is compared, and the teacher costs that part. For losses that
+    are means over images, as attention's are, the estimate stays unbiased; outputs and features are compared over the
+    batch as a whole. The choice is drawn from (seed, epoch, step), so it neither disturbs the trainer's generators nor
+    changes on resume. `shuffled` gives each image the teacher's features of another one of its batch: the control that
+    tells whether it matters what the teacher sees in this image.
 
     >>> with distiller.watch(student, Batch(images)) as step:
     ...     task = student_loss(images)

@@ -19,6 +19,7 @@ FAINT = 0.02  # below this deviation it is worth a warning: the teacher's gate h
 FLAT = 1e-3  # standard deviation of a gate's target, values from 0 to 1, below which there is nothing to follow
 IDENTICAL = 1e-4  # distance of unit maps that rounding alone makes, between two memory formats of one network
 RESPONSES = {"cls": "class scores", "box": "boxes"}  # losses that are of no pair of maps
+RESPONSES |= {f"{name}_one": f"{title}, one per object" for name, title in RESPONSES.items()}
 Pass = Callable[[nn.Module], tuple[Tensor, Step]]
 """Runs the student (train mode) on one batch inside `watch`; returns the task's loss per image and the step."""
 

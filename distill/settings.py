@@ -154,7 +154,11 @@ class Settings:
         TEACHER, "image size for the teacher; default: the student's", metavar="PIXELS", within=ranges.SIDE
     )
     teacher_fraction: float = _option(
-        TEACHER, "compare on a random part of each batch (0.5: half; unbiased)", 1.0, "F", within=ranges.PART
+        TEACHER,
+        "compare on a random part of each batch (0.5: half, at half of the cost)",
+        1.0,
+        "F",
+        within=ranges.PART,
     )
     teacher_precision: str = _option(
         TEACHER,
@@ -235,7 +239,8 @@ class Settings:
         if not self.features and self.features_weight is not None:
             self._refuse("features_weight", ": without --features it has no effect")
         if self.layers == ranges.NO_PAIRS:
-            for name in ("weight", "form", "focus"):
+            alone = ("share", "p") if self.gates == "none" else ()  # gates have these too
+            for name in ("weight", "form", "focus", *alone):
                 if getattr(self, name) != getattr(Settings, name):
                     self._refuse(name, ": with --layers none it has no effect")
         if self.gates == "none":
@@ -251,6 +256,10 @@ class Settings:
     def as_dict(self) -> dict[str, Any]:
         """Plain types only, for YAML and for the trainer's arguments."""
         return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+
+
+OF_A_TEACHER = (ATTENTION, FEATURES, OUTPUTS, COURSE, TEACHER)
+TEACHING = {"init"} | {one.name for one in fields(Settings) if one.metadata["group"] in OF_A_TEACHER}
 
 
 def due(heatmaps: Sequence[str], epoch: int) -> bool:

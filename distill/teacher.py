@@ -15,6 +15,7 @@ from distill.attention.taps import Taps
 
 EQUAL = 0.999  # cosine between attention maps of two precisions that counts as the same
 PRECISIONS = ("float32", "bfloat16")
+GREY = 114 / 255  # of the borders that letterboxing adds
 
 
 class Teacher:
@@ -23,7 +24,8 @@ class Teacher:
     It is run under `no_grad`, not `inference_mode`, whose tensors cannot be saved for backward. `module` is taken
     over: its parameters are frozen and its memory made channels_last (channels_last_3d for volumes).
     `run(module, images)` is the forward pass, by default `module(images)`. `size` scales the images' longest side to
-    so many pixels; `stride` is the network's largest, to whose multiples image sides are brought (1 for a U-Net).
+    so many pixels; `stride` is the network's largest: images whose sides are no multiples of it (1 for a U-Net) are
+    scaled to the nearest where there is a `size`, and otherwise get a grey border, whose cells are not told.
     `scores` are those of the layers that give class logits.
     """
 
@@ -49,7 +51,9 @@ class Teacher:
 
     def __call__(self, images: Tensor) -> dict[str, Tensor]:
         """The features (B, C, H, W) of each layer, for `images` (B, 3, H, W)."""
-        images = fitted(images, self.size, self.stride).contiguous(memory_format=self._layout)
+        given = images.shape[2:]
+        images = bordered(images, self.stride) if self.size is None else fitted(images, self.size, self.stride)
+        images = images.contiguous(memory_format=self._layout)
         low = self.precision == "bfloat16"
         on_cpu = images.device.type == "cpu"  # there the weights are bfloat16 too
         images = images.bfloat16() if low and on_cpu else images.float()
@@ -57,7 +61,11 @@ class Teacher:
         precision = torch.autocast(images.device.type, torch.bfloat16, enabled=low and not on_cpu)
         with torch.no_grad(), precision, self._taps as taps:
             self._run(self.module, images)
-            return taps.read()
+            seen = taps.read()
+        whole = images.shape[2:]
+        if self.size is not None or whole == given:
+            return seen
+        return {name: _without_border(features, given, whole) for name, features in seen.items()}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Teacher:
         """Itself: it never changes, so a copy of whatever holds it can share it."""
@@ -115,10 +123,27 @@ class Teacher:
         return features, sorted(seconds)[len(seconds) // 2]
 
 
-def fitted(images: Tensor, size: int | None, stride: int) -> Tensor:
-    """Images (B, C, *S) with `size` pixels on the longest side (as it is, if None), all multiples of `stride`."""
+def bordered(images: Tensor, stride: int) -> Tensor:
+    """Images (B, C, *S), with grey behind each axis up to the next multiple of `stride`: their cells stay in place."""
+    added = [-side % stride for side in images.shape[2:]]
+    if not any(added):
+        return images
+    return F.pad(images, [width for more in reversed(added) for width in (0, more)], value=GREY)
+
+
+def _without_border(features: Tensor, given: Sequence[int], whole: Sequence[int]) -> Tensor:
+    """Features (B, C, *s) of images with sides `whole`, in the cells that reach into the first `given` pixels."""
+    if features.ndim != 2 + len(given):
+        return features
+    for axis, (side, full) in enumerate(zip(given, whole, strict=True), 2):
+        features = features.narrow(axis, 0, -(-features.shape[axis] * side // full))
+    return features
+
+
+def fitted(images: Tensor, size: int, stride: int) -> Tensor:
+    """Images (B, C, *S) with `size` pixels on the longest side, all multiples of `stride`."""
     sides = list(images.shape[2:])
-    factor = (size or max(sides)) / max(sides)
+    factor = size / max(sides)
     target = [max(1, round(side * factor / stride)) * stride for side in sides]
     if target == sides:
         return images

@@ -140,7 +140,8 @@ def test_a_forward_of_one_s_own_is_used(toy):
         ((64, 32), 128, 32, (128, 64)),  # the longer side; the aspect is kept
         ((96, 192), 96, 32, (64, 96)),  # 48 is no multiple of 32
         ((64, 96), 64, 32, (32, 64)),  # 42.7
-        ((100, 64), None, 32, (96, 64)),  # brought to multiples also when no size is asked for
+        ((100, 64), 100, 32, (96, 64)),
+        ((100, 64), None, 32, (128, 64)),  # brought to multiples also when no size is asked for
         ((96, 96), None, 64, (128, 128)),  # a P6 teacher at 96 px
         ((96, 64), 16, 64, (64, 64)),  # never below one stride
         ((50, 30), None, 1, (50, 30)),  # takes any size
@@ -153,7 +154,20 @@ def test_images_are_brought_to_the_teacher_s_size_and_stride(toy, given, size, s
     teacher(images)
     assert tuple(seen[0].shape[2:]) == fitted
     assert torch.equal(seen[0], images) == (given == fitted)
-    assert seen[0].mean().item() == pytest.approx(images.mean().item(), abs=0.02) and seen[0].max() <= 1
+    inside = seen[0] if size else seen[0][:, :, : given[0], : given[1]]
+    assert inside.mean().item() == pytest.approx(images.mean().item(), abs=0.02) and seen[0].max() <= 1
+    assert size or torch.equal(inside, images)
+
+
+@pytest.mark.parametrize("given", [(96, 160), (64, 96), (100, 64)])
+def test_a_teacher_of_a_larger_stride_tells_the_cells_that_its_student_has(toy, given):
+    """Of the border no cell is told, and away from it each cell is what it is without one."""
+    images = torch.rand(1, 3, *given)
+    layers = ["stem", "neck"]
+    plain, larger = Teacher(toy, layers, stride=1)(images), Teacher(toy, layers, stride=64)(images)
+    for layer in layers:
+        assert larger[layer].shape == plain[layer].shape
+        assert torch.allclose(larger[layer][..., :-3, :-3], plain[layer][..., :-3, :-3], atol=1e-6)
 
 
 def test_an_outer_autocast_or_half_precision_images_do_not_lower_it(toy):

@@ -16,6 +16,8 @@ Row = Sequence[str]
 OUTPUTS = (
     ("agree_cls", "class scores", "share of cells with the same best class"),
     ("iou_box", "boxes", "mean IoU"),
+    ("agree_cls_one", "class scores, one per object", "share of cells with the same best class"),
+    ("iou_box_one", "boxes, one per object", "mean IoU"),
 )
 FLAT = 1e-4  # standard deviation of alpha below which its correlation with anything is that of rounding
 GATED = (

@@ -146,13 +146,14 @@ class _Note:
 
 
 def _positions(batch: int, grid: torch.Size, seed: int, interest: Tensor | None) -> Tensor:
+    """The numbers of some of a batch's positions, in ascending order: outputs are noted part by part."""
     total = batch * grid.numel()
     if total <= POSITIONS:
         return torch.arange(total)
     generator = torch.Generator().manual_seed(seed)
     evenly = torch.randperm(total, generator=generator)
     if interest is None:
-        return evenly[:POSITIONS]
+        return evenly[:POSITIONS].sort().values
     chances = F.adaptive_max_pool2d(interest.float().cpu(), tuple(grid)).flatten()
     drawn = torch.rand(total, generator=generator).log() / chances.clamp(min=1e-6)  # without replacement, by their keys
     count = int(FOCUSED * POSITIONS)

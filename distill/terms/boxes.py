@@ -10,7 +10,7 @@ from torch import Tensor
 
 from distill.attention.pairs import Pair
 from distill.terms.base import Batch, Reading, View
-from distill.terms.dense import confidence, flat, levels, weighted
+from distill.terms.dense import confidence, flat, levels, weighted, weighted_loss
 
 COLUMN = "at_box"
 TEMPERATURE = 10.0  # of the distributions, as LD's authors have it
@@ -20,9 +20,10 @@ class _OfBoxes:
     """What both terms share: the layers, and the cells that count.
 
     `pairs` name the layers that give the logits (B, 4 bins, H, W), `bins` student's and teacher's; `scores` are the
-    teacher's layers of class logits, level by level, of which the classes `known` count (all, if None). `at` is as in
-    `ClassTerm`: an untrained student has hardly any boxes to lose, so that the task's gradient at the boxes themselves
-    is no measure. The figure is `iou_box`, the mean IoU of both networks' boxes where the teacher is confident.
+    teacher's layers of class logits, level by level, of which the classes `known` count (all, if None). `at` and
+    `branch` are as in `ClassTerm`: an untrained student has hardly any boxes to lose, so that the task's gradient at
+    the boxes themselves is no measure. The figure is `iou_box`, the mean IoU of both networks' boxes where the teacher
+    is confident.
     """
 
     name = "boxes"
@@ -34,7 +35,10 @@ class _OfBoxes:
         bins: tuple[int, int],
         known: Sequence[int] | None = None,
         at: Sequence[str] = (),
+        branch: str = "",
     ) -> None:
+        self.name = type(self).name + branch
+        self.branch = branch
         self.pairs = tuple(pairs)
         self.at = tuple(at) or tuple(pair.student for pair in self.pairs)
         self.scores = tuple(scores)
@@ -51,8 +55,8 @@ class _OfBoxes:
         weights = confidence(logits if self.known is None else logits[..., list(self.known)])  # (B, N)
         with torch.no_grad():
             overlap = iou(*(distances(side, bins) for side, bins in zip((mine, theirs), self.bins, strict=True)))
-        loss = weighted(self._apart(mine, theirs), weights)
-        return {COLUMN: Reading(loss, {"iou_box": weighted(overlap, weights)})}
+        loss = weighted_loss(self._apart(mine, theirs), weights)
+        return {COLUMN + self.branch: Reading(loss, {f"iou_box{self.branch}": weighted(overlap, weights)})}
 
     def _apart(self, mine: Tensor, theirs: Tensor) -> Tensor:
         """The distance at each cell: (B, N, 4 bins) each -> (B, N)."""

@@ -12,7 +12,7 @@ from distill.attention.maps import unit
 from distill.attention.pairs import Pair
 from distill.terms.attention import centred
 from distill.terms.base import Batch, Reading, View
-from distill.terms.dense import Shared, confidence, flat, levels, weighted
+from distill.terms.dense import Shared, confidence, flat, levels, weighted, weighted_loss
 
 COLUMN = "at_cls"
 Levels = Sequence[tuple[Tensor, Tensor]]
@@ -27,7 +27,7 @@ def bce(both: Levels, _temperature: float) -> Tensor:
     target = theirs.sigmoid()
     loss = F.binary_cross_entropy_with_logits(mine, target, reduction="none")
     least = F.binary_cross_entropy_with_logits(theirs, target, reduction="none")
-    return weighted((loss - least).sum(2), confidence(theirs))
+    return weighted_loss((loss - least).sum(2), confidence(theirs))
 
 
 def kl(both: Levels, temperature: float) -> Tensor:
@@ -37,7 +37,7 @@ def kl(both: Levels, temperature: float) -> Tensor:
     """
     mine, theirs = (F.log_softmax(flat(side) / temperature, dim=2) for side in zip(*both, strict=True))
     loss = F.kl_div(mine, theirs, reduction="none", log_target=True).sum(2)
-    return temperature**2 * weighted(loss, confidence(flat([theirs for _, theirs in both])))
+    return temperature**2 * weighted_loss(loss, confidence(flat([theirs for _, theirs in both])))
 
 
 def cwd(both: Levels, temperature: float) -> Tensor:
@@ -74,7 +74,8 @@ class ClassTerm:
     softens `kl` and `cwd`; `shared` says which channels mean the same where the class lists differ. The figures are
     `dist_cls`, the mean difference of the best class's probability at the teacher's confident cells, and `agree_cls`,
     how much of that confidence lies on cells where both name the same class. `at` names the student's layers where the
-    loss is weighed against the task's, by default the logits themselves.
+    loss is weighed against the task's, by default the logits themselves. `branch` is appended to every name, where a
+    head has several.
     """
 
     name = "classes"
@@ -86,7 +87,10 @@ class ClassTerm:
         temperature: float = 1.0,
         shared: Shared | None = None,
         at: Sequence[str] = (),
+        branch: str = "",
     ) -> None:
+        self.name = type(self).name + branch
+        self.branch = branch
         self.pairs = tuple(pairs)
         self.at = tuple(at) or tuple(pair.student for pair in self.pairs)
         self.form = form
@@ -102,7 +106,8 @@ class ClassTerm:
         if self.shared is not None:
             take = self.shared.take
             both = [(take(mine, self.shared.student), take(theirs, self.shared.teacher)) for mine, theirs in both]
-        return {COLUMN: Reading(self._loss(both, self.temperature), _figures(both))}
+        figures = {name + self.branch: figure for name, figure in _figures(both).items()}
+        return {COLUMN + self.branch: Reading(self._loss(both, self.temperature), figures)}
 
 
 @torch.no_grad()

@@ -5,7 +5,7 @@ Teacher and student predict on the same cells where their strides and image size
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -34,6 +34,13 @@ class Shared:
                 f"({', '.join(student[:5])} ...): its class scores mean nothing here"
             )
         return cls(*map(tuple, zip(*both, strict=True)))
+
+    def only(self, numbers: Collection[int]) -> Shared:
+        """Those of these numbers in the student. Raises InputError where none is left."""
+        both = [pair for pair in zip(self.student, self.teacher, strict=True) if pair[0] in numbers]
+        if not both:
+            raise InputError("none of the classes that the student is trained on (classes=) is known to the teacher")
+        return Shared(*map(tuple, zip(*both, strict=True)))
 
     def take(self, logits: Tensor, side: Sequence[int]) -> Tensor:
         """Those channels of (B, K, H, W); the tensor itself where that is all of them, in order."""
@@ -69,3 +76,11 @@ def confidence(logits: Tensor) -> Tensor:
 def weighted(values: Tensor, weights: Tensor) -> Tensor:
     """The mean of (B, N) values, each counted by its weight, over the whole batch: a scalar; 0 if all weights are."""
     return (values * weights).sum() / weights.sum().clamp(min=torch.finfo(weights.dtype).tiny)
+
+
+def weighted_loss(values: Tensor, weights: Tensor) -> Tensor:
+    """The same where the weights add up to 1 or more, as a single sure object's do; less where they do not.
+
+    So a batch in which a teacher sees next to nothing teaches next to nothing, as in Ultralytics' own losses.
+    """
+    return (values * weights).sum() / weights.sum().clamp(min=1)

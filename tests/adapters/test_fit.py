@@ -185,7 +185,7 @@ def test_the_loss_that_decides_is_the_tasks_own_and_changes_nothing(big: Path, t
     def look(trainer: Any) -> None:
         student = fitting.student_of(trainer)
         before = {name: tensor.clone() for name, tensor in student.state_dict().items()}
-        batches = list(fitting.training_images(trainer, 8))
+        batches = list(fitting.training_images(trainer, range(8)))
         seen.append(fitting.task_loss(student, batches, trainer.per_image))
         seen.append(fitting.task_loss(student, batches, trainer.per_image))
         assert same(before, student.state_dict()) and student.training
@@ -193,6 +193,23 @@ def test_the_loss_that_decides_is_the_tasks_own_and_changes_nothing(big: Path, t
     on("on_train_epoch_start", look)
     train(teacher=big)
     assert seen[0] == seen[1] > 0
+
+
+def test_starts_are_judged_on_other_images_than_they_were_fitted_to(
+    train: Train, big: Path, student: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As far as there are others: the eight images here are half fitted on, half judged on."""
+    seen: list[list[int]] = []
+    original = fitting.training_images
+    monkeypatch.setattr(
+        fitting, "training_images", lambda trainer, numbers: seen.append(list(numbers)) or original(trainer, numbers)
+    )
+    monkeypatch.setattr(fitting, "IMAGES", (4, 4))
+    monkeypatch.setattr(fitting, "JUDGES", 4)
+    trained = train(student=student).last
+    train(teacher=big, student=trained, init="auto")
+    assert [sorted(numbers) for numbers in seen] == [[0, 2, 4, 6], [1, 3, 5, 7]]
+    assert fitting.spread(range(3), 5) == [0, 1, 2, 0, 1]
 
 
 NAN = float("nan")

@@ -225,6 +225,13 @@ def test_classes_that_the_teacher_does_not_know_stay_as_drawn() -> None:
     assert "6 left as drawn (model.22.cv3.0.2, model.22.cv3.1.2, model.22.cv3.2.2)" in str(told)
 
 
+def test_one_class_each_is_the_same_class_whatever_its_name() -> None:
+    student, teacher = network("yolov8n.yaml", nc=1), lively("yolov8s.yaml", nc=1)
+    assert inherit(student, teacher, {0: "item"}).left == ()
+    mine, its = (model.state_dict()["model.22.cv3.0.2.bias"] for model in (student, teacher))
+    assert torch.equal(mine, its)
+
+
 def test_gates_of_a_neck_stay_as_drawn_or_come_from_the_teachers() -> None:
     student, teacher = network("yolo11n.yaml"), lively("yolo11s.yaml")
     gate_neck(student)

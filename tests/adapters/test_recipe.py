@@ -11,7 +11,7 @@ import torch
 import yaml
 from torch import distributed as dist
 from ultralytics.nn import tasks
-from ultralytics.utils import YAML
+from ultralytics.utils import DEFAULT_CFG_DICT, YAML, IterableSimpleNamespace
 from ultralytics.utils.torch_utils import unwrap_model
 
 import distill
@@ -20,13 +20,17 @@ from distill.adapters.ultralytics.anatomy import build_teacher
 from distill.adapters.ultralytics.heads import as_pairs, bins_of, output_pairs, outputs_of
 from distill.adapters.ultralytics.pairing import Seen, digest_of_weights
 from distill.adapters.ultralytics.plan import plan
-from distill.adapters.ultralytics.transfer import schedule_of
-from distill.adapters.ultralytics.wrapper import over_ranks
+from distill.adapters.ultralytics.responses import response_terms
+from distill.adapters.ultralytics.session import teacher_of
+from distill.adapters.ultralytics.transfer import distiller_of, follower_of, schedule_of, shares_of
+from distill.adapters.ultralytics.wrapper import as_batch, over_ranks
 from distill.attention.taps import Taps
 from distill.config import settings_from
 from distill.records import read_manifest
+from distill.terms.dense import Shared
+from distill.weighting import Follower
 
-from .tiny import RTDETR, micro, network, rows, same, weights
+from .tiny import RTDETR, halved, micro, network, rows, same, weights
 
 Train = Callable[..., distill.TrainResult]
 Checkpoint = Callable[..., Path]
@@ -131,6 +135,17 @@ def test_everything_at_once_is_in_the_log_and_in_the_gradient(train: Train, teac
     assert not same(weights(result.last), weights(plain.last))
 
 
+def test_a_teacher_of_a_larger_stride_is_compared_cell_by_cell_on_images_of_any_shape(
+    train: Train, checkpoint: Checkpoint, scenes: Path, tmp_path: Path
+) -> None:
+    """P6 networks take multiples of 64 pixels; with `rect`, and in validation, sides are multiples of 32."""
+    data = halved(scenes, tmp_path / "halved")
+    result = train(teacher=checkpoint("yolov8n-p6.yaml"), data=data, response="auto", imgsz=192, rect=True)
+    assert result.manifest["teacher"] and result.manifest["outputs"]["branches"]
+    row = rows(result.table)[0]
+    assert row["train/at_cls"] > 0 and row["train/at_box"] > 0 and row["train/at_P3"] > 0
+
+
 ALONE = [  # options, and what they are compared with
     ({"response": "bce", "layers": "none"}, {"teacher": None}),
     ({"response": "kl", "temperature": 2.0}, {"response": "kl"}),
@@ -164,6 +179,7 @@ def test_a_student_without_distributions_follows_boxes(train: Train, teacher: Pa
         ({"warmup": 20}, {"epochs": 10}, "leave none of 10 epochs"),
         ({"stop_with_mosaic": True}, {"close_mosaic": 0}, "no effect"),
         ({"stop_with_mosaic": True}, {"mosaic": 0.0}, "no effect"),
+        ({"stop_with_mosaic": True}, {"rect": True}, "no effect"),
         ({"schedule": "cosine"}, {"time": 1.0}, "leaves open how many epochs"),
     ],
 )
@@ -198,6 +214,51 @@ def test_classes_are_numbered_by_their_numbers_in_whatever_order_a_yaml_lists_th
         for data in (scenes, file)
     ]
     assert shared[0] == shared[1] == [list(range(6)), list(range(6))]
+
+
+def test_classes_that_are_not_trained_are_not_taught(scenes: Path, student: Path, teacher: Path) -> None:
+    """Ultralytics drops the labels of all but `classes=`: the rest is background to the task."""
+    given = settings_from({"student": str(student), "teacher": str(teacher), "data": str(scenes)})
+    for asked in ([4, 1], 1):
+        own = plan(given, {"imgsz": 64, "classes": asked}, "").own
+        kept = sorted(asked) if isinstance(asked, list) else [asked]
+        assert own["outputs"]["shared"] == [kept, kept]
+        classes, boxes = response_terms(own)
+        assert classes.shared.student == boxes.known == tuple(kept)  # type: ignore[attr-defined]
+    with pytest.raises(InputError, match=r"none of the classes .* \(classes=\) is known to the teacher"):
+        Shared((0, 1), (2, 3)).only([5])
+
+
+@pytest.mark.parametrize("family", ["yolo26n", "yolov10n"])
+def test_each_branch_of_an_end_to_end_head_is_weighed_where_its_own_task_has_a_gradient(
+    scenes: Path, checkpoint: Checkpoint, family: str
+) -> None:
+    """The branch that answers once for each object lets no gradient out to what the head reads."""
+    both = [str(checkpoint(f"{family}.yaml", name=who, seed=seed)) for seed, who in enumerate("st")]
+    own = plan(settings_from({"student": both[0], "teacher": both[1], "data": str(scenes)}), {"imgsz": 64}, "").own
+    terms = {term.name: term for term in response_terms(own)}
+    assert list(terms) == ["classes", "boxes", "classes_one", "boxes_one"]
+    assert terms["boxes"].at == terms["classes"].at and not any("one2one" in name for name in terms["boxes"].at)
+    assert terms["boxes_one"].at == terms["classes_one"].at and all("one2one" in n for n in terms["boxes_one"].at)
+    assert not {pair.name for pair in terms["boxes"].pairs} & {pair.name for pair in terms["boxes_one"].pairs}
+    model = network(f"{family}.yaml").train()
+    model.args = IterableSimpleNamespace(**DEFAULT_CFG_DICT)
+    boxes, image = torch.tensor([[0.5, 0.5, 0.5, 0.5]] * 2), torch.arange(2.0)
+    batch = {"img": torch.rand(2, 3, 64, 64), "cls": image[:, None], "bboxes": boxes, "batch_idx": image}
+    distiller = distiller_of(own, teacher_of(own))
+    distiller.weights = dict.fromkeys((term.name for term in distiller.terms), 1.0)
+
+    def wanted(many: float, one: float) -> dict[str, float]:
+        model.criterion = model.init_criterion()
+        model.criterion.o2m, model.criterion.o2o = many, one
+        with distiller.watch(model, as_batch(batch)) as step:
+            task = model(batch)[0].sum()
+        return Follower(distiller, shares_of(own), distiller.weights).measure(task, step)
+
+    first, last = wanted(0.8, 0.2), wanted(0.1, 0.9)  # Ultralytics' gains in the first and the last epoch
+    assert {name: last[name] / first[name] for name in terms} == pytest.approx(
+        {"classes": 0.125, "boxes": 0.125, "classes_one": 4.5, "boxes_one": 4.5}, rel=1e-3
+    )
 
 
 def test_turned_boxes_are_compared_by_distributions_or_not_at_all(
@@ -248,11 +309,14 @@ IDLE = [
     ({"hold": True}, "--hold has no effect with no --teacher"),
     ({"stop_with_mosaic": True}, "--stop-with-mosaic has no effect with no --teacher"),
     ({"teacher_fraction": 0.5}, "--teacher-fraction has no effect with no --teacher"),
+    ({"teacher_imgsz": 64}, "--teacher-imgsz has no effect with no --teacher"),
     ({"schedule": "cosine", **ONLY_FIRST}, "only gives the first weights"),
     ({"hold": True, "weight": 2, "response": "none", "teacher": True}, "all weights are fixed"),
     ({"floor": 0.5, "teacher": True}, "without --schedule cosine"),
     ({"focus": "boxes", "layers": "none", "response": "bce", "teacher": True}, "with --layers none it has no effect"),
     ({"form": "mean", "layers": "none", "response": "bce", "teacher": True}, "with --layers none it has no effect"),
+    ({"share": 0.9, "layers": "none", "response": "bce", "teacher": True}, "share=0.9: with --layers none it has no"),
+    ({"p": 4, "layers": "none", "response": "bce", "teacher": True}, "p=4.0: with --layers none it has no effect"),
     ({"response_share": 0.5, "response": "none", "teacher": True}, "without --response, or beside"),
     ({"response_share": 0.5, "response": "bce", "response_weight": 1, "teacher": True}, "beside --response-weight"),
     ({"shuffled": True, "gates": "shuffled", "teacher": True}, "twice would be the true teacher"),
@@ -294,7 +358,15 @@ def test_weights_are_followed_held_or_fixed_and_resumed(
 
     cut_off(lambda: train(teacher=teacher, epochs=3, name="cut"))
     folder = tmp_path / "runs" / "cut"
+    saved = torch.load(folder / "weights" / "last.pt", weights_only=False)["train_args"]["distill"]
+    assert saved["weights"] != saved["first_weights"] == read_manifest(folder)["weights"]
+    begun: list[dict[str, float]] = []
+    monkeypatch.setattr(
+        "distill.adapters.ultralytics.trainers.follower_of",
+        lambda own, distiller: begun.append(dict(distiller.weights)) or follower_of(own, distiller),
+    )
     resumed = distill.resume(folder)
+    assert begun == [saved["weights"]]
     again = [float(row["train/weight_attention"]) for row in rows(resumed.table)]
     assert again[0] == pytest.approx(column[0], rel=1e-6) and len(set(again)) == 3
     assert all(first / 4 <= value <= first * 4 for value in again)

@@ -3,9 +3,44 @@
 import pytest
 import torch
 
-from distill.adapters.ultralytics.rehearsal import without_border
+from distill.adapters.ultralytics.rehearsal import sample, without_border
 
 STRIDE = 32
+
+
+class Loader:
+    """A loader of numbers: each image is its place in the data set."""
+
+    def __init__(self, images, batch_size):
+        self.dataset = Numbers(range(images))
+        self.batch_size = batch_size
+        self.collate_fn = list
+
+
+class Numbers(list):
+    """A data set with the attributes that one is looked at for."""
+
+
+@pytest.mark.parametrize(
+    ("images", "batch_size", "count", "size", "groups"),
+    [
+        (800, 16, 4, 8, 4),  # a group from each of four batches
+        (200, 32, 8, 8, 8),  # six whole batches: two groups from some of them
+        (106, 32, 8, 8, 8),
+        (128, 64, 4, 8, 4),
+        (20, 32, 8, 8, 2),  # no whole batch: what there is
+        (5, 32, 8, 8, 1),
+        (12, 4, 8, 8, 3),  # a batch is smaller than a group
+    ],
+)
+def test_a_sample_is_spread_and_shows_no_image_twice(images, batch_size, count, size, groups):
+    found = list(sample(Loader(images, batch_size), count, size))
+    assert len(found) == groups
+    seen = [number for group in found for number in group]
+    assert len(seen) == len(set(seen)) == groups * min(size, batch_size, images)
+    assert max(seen) - min(seen) >= (images - min(batch_size, images)) * (groups - 1) / groups - size
+    for group in found:  # with `rect` only the images of one batch share a shape
+        assert len({number // batch_size for number in group}) == 1
 
 
 def padded(contents, side):

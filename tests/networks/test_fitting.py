@@ -99,6 +99,18 @@ def test_half_of_the_positions_are_where_something_is(monkeypatch: pytest.Monkey
 # ---- networks
 
 
+@pytest.mark.parametrize("interest", [None, torch.ones(40, 1, 8, 8)])
+def test_positions_and_values_belong_together_when_only_some_are_taken_over_several_passes(
+    interest: Tensor | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """40 images go through the large network in three parts; a layer of its own form can still be found exactly."""
+    monkeypatch.setattr(fitting, "POSITIONS", 3000)  # of 40 x 32 x 32 and less
+    teacher, student = network(8, 0).eval(), network(8, 1).eval()
+    images = draw(40, 3, 64, 64)
+    told = fit(student, targets_of(teacher, BLOCKS, {}, images, interest), BLOCKS, images)
+    assert min(told.values()) > 0.99
+
+
 def test_a_network_of_the_same_size_becomes_the_other_one() -> None:
     """Every convolution can give exactly what it should: nothing is left."""
     teacher, student = network(8, 0).eval(), network(8, 1).eval()

@@ -109,6 +109,14 @@ def test_only_confident_cells_of_known_classes_count():
     assert read(BoxTerm([PAIR], ["c"], (1, 1)), mine, theirs, scores).loss.item() > 0.01
 
 
+def test_a_teacher_that_sees_nothing_teaches_no_boxes():
+    theirs, mine = drawn(2, 4).abs() + 0.5, drawn(3, 4).abs() + 0.5
+    term, losses = BoxTerm([PAIR], ["c"], (1, 1)), []
+    for logit in (3.0, -14.0):
+        losses.append(read(term, mine, theirs, torch.full((2, 3, 3, 2), logit)).loss.item())
+    assert losses[0] > 0.1 and losses[1] < 1e-3
+
+
 def test_boxes_turned_inside_out_are_finite():
     mine, theirs = torch.full((2, 4, 3, 2), -1.0, requires_grad=True), torch.ones(2, 4, 3, 2)
     loss = read(BoxTerm([PAIR], ["c"], (1, 1)), mine, theirs, drawn(3, 5)).loss

@@ -130,8 +130,17 @@ def test_large_logits_stay_finite():
 def test_only_the_teachers_confident_cells_count():
     mine, theirs = outputs(1), [torch.full_like(t, -30.0) for t in outputs(2)]
     theirs[0][0, 1, 2, 3] = 4.0
-    expected = bernoulli(mine[0][0, :, 2, 3], theirs[0][0, :, 2, 3])
-    assert read(mine, theirs).loss.item() == pytest.approx(expected.item(), rel=1e-4)
+    expected = bernoulli(mine[0][0, :, 2, 3], theirs[0][0, :, 2, 3]).item()
+    sure = 1 / (1 + math.exp(-4))  # in all, less than one sure cell: it counts for as much less
+    assert read(mine, theirs).loss.item() == pytest.approx(sure * expected, rel=1e-4)
+    theirs[1][1, 0, 0, 0] = 4.0
+    both = expected + bernoulli(mine[1][1, :, 0, 0], theirs[1][1, :, 0, 0]).item()
+    assert read(mine, theirs).loss.item() == pytest.approx(both / 2, rel=1e-4)
+
+
+@pytest.mark.parametrize("form", ["bce", "kl"])
+def test_a_teacher_that_sees_nothing_teaches_nothing(form):
+    assert 0 <= read(outputs(1), [torch.full_like(t, -14.0) for t in outputs(2)], form=form).loss.item() < 1e-3
 
 
 def test_classes_are_mapped_by_name():

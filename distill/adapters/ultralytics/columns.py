@@ -6,11 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from distill.adapters.ultralytics.supervision import supervised
-from distill.adapters.ultralytics.wrapper import TOTAL, DistillingModule
-from distill.attention.pairs import Pair
-from distill.terms import boxes, classes
-from distill.terms.features import column
+from distill.adapters.ultralytics.wrapper import DistillingModule
 
+OURS = ("at_", "ft_")  # what the names of our losses begin with
 LOGGED = ("cos_", "r2_", "r_", "std_", "agree_", "iou_")  # of the terms' figures
 
 
@@ -18,12 +16,10 @@ def without_ours(items: Any, prefix: str, own: dict[str, Any]) -> Any:
     """Labelled losses, names or a mapping from them, less ours: in validation they would stand as zeros."""
     if not supervised(own):
         return items
-    maps = (Pair(**pair).column for pair in (*own["pairs"], *own.get("gate_pairs", ())))
-    features = (column(pair["name"]) for pair in own.get("feature_pairs", ()))
-    ours = {f"{prefix}/{name}" for name in (TOTAL, classes.COLUMN, boxes.COLUMN, *maps, *features)}
+    ours = tuple(f"{prefix}/{kind}" for kind in OURS)
     if isinstance(items, Mapping):
-        return {name: value for name, value in items.items() if name not in ours}
-    return [name for name in items if name not in ours]
+        return {name: value for name, value in items.items() if not name.startswith(ours)}
+    return [name for name in items if not name.startswith(ours)]
 
 
 def figures(wrapped: DistillingModule) -> dict[str, float]:

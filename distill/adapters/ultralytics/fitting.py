@@ -32,7 +32,7 @@ IMAGES = 32, 256  # at least, at most
 FITTED = "fitted"
 OWN = "own"  # weights that a student has been trained to
 MARGIN = 0.01  # by which the loss of another start has to be below that of its own
-JUDGES = 64  # further images on which starts are compared
+JUDGES = 64  # further images, as far as there are any, on which starts are compared
 BATCH = 16
 INTEREST = 4  # pixels to a cell of the map of where the teacher sees something
 
@@ -52,11 +52,14 @@ def fit_student(trainer: Any) -> None:
         random.seed(own["seed"])  # the images and their augmentation
         np.random.seed(own["seed"])
         torch.manual_seed(own["seed"])
-        images = alike(list(training_images(trainer, image_count(trainer.args.imgsz))))
+        everything = range(len(trainer.train_loader.dataset))
+        chosen = spread(everything, image_count(trainer.args.imgsz))
+        images = alike(list(training_images(trainer, chosen)))
         starts = dict(_starts(own, student, teacher, trainer.data["names"], images))
         losses: dict[str, float] = {}
         if own["init"] == "auto":
-            judges = list(training_images(trainer, JUDGES))
+            others = sorted(set(everything) - set(chosen)) or everything  # a small set has none
+            judges = list(training_images(trainer, spread(others, JUDGES)))
             losses = {name: task_loss(start, judges, trainer.per_image) for name, (start, _) in starts.items()}
         taken = best_of(losses) if losses else FITTED
         start, told = starts[taken]
@@ -180,8 +183,14 @@ def image_count(imgsz: int) -> int:
     return min(max(POSITIONS // max(imgsz // DEEPEST, 1) ** 2, low), high)
 
 
-def training_images(trainer: Any, count: int) -> Iterator[dict[str, Any]]:
-    """Augmented training batches of `count` images in all, drawn anew where there are fewer; on the device.
+def spread(numbers: Sequence[int], count: int) -> list[int]:
+    """`count` of these at even steps; they come round again where there are fewer."""
+    step = max(1, len(numbers) // count)
+    return [numbers[k * step % len(numbers)] for k in range(count)]
+
+
+def training_images(trainer: Any, numbers: Sequence[int]) -> Iterator[dict[str, Any]]:
+    """Augmented training batches of the images of these `numbers`, on the device.
 
     Each has images of one shape (with `rect` they differ), none of them scaled once more by `multi_scale`.
     """
@@ -189,9 +198,8 @@ def training_images(trainer: Any, count: int) -> Iterator[dict[str, Any]]:
     scaled, args.multi_scale = args.multi_scale, 0.0
     try:
         with untouched(trainer.train_loader.dataset) as dataset:
-            step = max(1, len(dataset) // count)
-            for start in range(0, count, BATCH):
-                items = [dataset[k * step % len(dataset)] for k in range(start, min(start + BATCH, count))]
+            for start in range(0, len(numbers), BATCH):
+                items = [dataset[k] for k in numbers[start : start + BATCH]]
                 items = [item for item in items if item["img"].shape == items[0]["img"].shape]
                 yield trainer.preprocess_batch(trainer.train_loader.collate_fn(items))
     finally:

@@ -87,7 +87,7 @@ def plan(settings: Settings, arguments: Mapping[str, Any], command: str) -> Plan
     names = ["item"] if theirs.get("single_cls") else ordered(data["names"])
     known = ordered(teacher.names) if teacher else []
     settings, outputs, lacking = settled_response(
-        settings, student.module, names, teacher and teacher.module, known, student.task
+        settings, student.module, names, teacher and teacher.module, known, student.task, _kept(theirs)
     )
     check_gates(settings, bool(gates_of(student.module)), student.task)
     check_recipe(settings, student.task, BOXLESS)
@@ -167,6 +167,12 @@ def _built(given: ModelYaml, data: Mapping[str, Any]) -> _Student:
         kind = MODELS[given.family, given.task]
         model = kind(str(given.path), ch=data.get("channels", 3), nc=data["nc"], verbose=False)
     return _Student(str(given.path), given.family, given.task, model)
+
+
+def _kept(arguments: Mapping[str, Any]) -> list[int]:
+    """The numbers of the classes whose labels count, from Ultralytics' `classes=`; none where all do, or are one."""
+    asked = () if arguments.get("single_cls") else arguments.get("classes")
+    return [asked] if isinstance(asked, int) else list(asked or ())
 
 
 def _classes(data: Mapping[str, Any], task: str, arguments: Mapping[str, Any]) -> int:

@@ -22,6 +22,7 @@ from ultralytics.nn.modules.head import RTDETRDecoder
 from ultralytics.utils import callbacks
 from ultralytics.utils.torch_utils import autocast, get_flops, unwrap_model
 
+from distill.adapters.ultralytics.anatomy import stride_of
 from distill.adapters.ultralytics.cpu import in_precision
 from distill.adapters.ultralytics.wrapper import as_batch
 from distill.distiller import Distiller, Step
@@ -57,15 +58,18 @@ def untouched(dataset: Any) -> Iterator[Any]:
 
 
 def sample(loader: Any, count: int, size: int) -> Iterator[dict[str, Any]]:
-    """`count` batches of `size` images, evenly spread over the loader's data set, collated as the loader does.
+    """Up to `count` batches of `size` images, evenly spread over the loader's data set, collated as the loader does.
 
-    Each lies within one batch of the loader: with `rect` only those images share a shape.
+    Each lies within one batch of the loader: with `rect` only those images share a shape. No image is in two of them.
     """
     with untouched(loader.dataset) as dataset:
-        size = min(size, loader.batch_size or size, len(dataset))
-        batches = max(1, len(dataset) // max(loader.batch_size or size, 1))
-        for i in range(min(count, batches)):
-            start = (i * batches // count) * (loader.batch_size or size)
+        whole = min(loader.batch_size or size, len(dataset))
+        size, batches = min(size, whole), len(dataset) // whole
+        each = min(-(-count // batches), whole // size)  # from one batch of the loader
+        count = min(count, batches * each)
+        for i in range(count):
+            batch, place = divmod(i * batches * each // count, each)
+            start = batch * whole + place * size
             yield loader.collate_fn([dataset[k] for k in range(start, start + size)])
 
 
@@ -132,7 +136,8 @@ def validate(trainer: Any, module: Any, imgsz: int | None = None) -> dict[str, f
     validator.args.plots = validator.args.save_json = validator.args.save_txt = validator.args.compile = False
     validator.args.quantize = 16 if trainer.device.type != "cpu" and trainer.amp else None  # as during training
     validator.callbacks = callbacks.get_default_callbacks()
-    if imgsz is not None and imgsz != trainer.args.imgsz:
+    imgsz = imgsz or trainer.args.imgsz
+    if imgsz != trainer.args.imgsz or stride_of(module) > trainer.stride:  # a loader of its own, of sides that fit it
         validator.dataloader, validator.args.imgsz = None, imgsz
     results = validator(model=deepcopy(module).eval())
     return {key: float(value) for key, value in (results or {}).items() if key != "fitness"}

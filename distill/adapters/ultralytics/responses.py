@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
 from distill.adapters.ultralytics.anatomy import anatomy
-from distill.adapters.ultralytics.heads import as_pairs, bins_of, output_pairs, outputs_of
+from distill.adapters.ultralytics.heads import BRANCHES, Output, as_pairs, bins_of, output_pairs, outputs_of
 from distill.adapters.ultralytics.supervision import teaches
 from distill.attention.layers import LayerInfo
 from distill.attention.pairs import Pair
@@ -21,16 +21,24 @@ from distill.terms.dense import Shared
 from distill.terms.focus import BoxFocus, Focus, ScoreFocus
 
 BOXES = "boxes"
+ONE = "_one"  # ends the names of what is of the branch that answers once for each object
 DISTANCES_ONLY = ("detect", "segment", "pose")  # tasks whose boxes are upright: four distances say all
 
 
 def planned_response(
-    settings: Settings, student: Any, names: Sequence[str], teacher: Any, known: Sequence[str], task: str
+    settings: Settings,
+    student: Any,
+    names: Sequence[str],
+    teacher: Any,
+    known: Sequence[str],
+    task: str,
+    kept: Collection[int] = (),
 ) -> dict[str, Any]:
     """`own["outputs"]`, in plain types: which modules are compared, and which classes mean the same; {} for none.
 
-    `student` and `teacher` are the networks, `names` and `known` their classes. Raises InputError for a head without
-    such outputs, and for class lists that share nothing.
+    `student` and `teacher` are the networks, `names` and `known` their classes, `kept` the numbers of those that the
+    student is trained on (all, if none are given). Raises InputError for a head without such outputs, and for class
+    lists that share nothing.
     """
     if not settings.response:
         return {}
@@ -44,17 +52,38 @@ def planned_response(
         raise InputError("--response compares cell by cell, on one grid: leave out --teacher-imgsz")
     alone = len(names) == len(known) == 1  # one class each is the same class, whatever its name
     shared = Shared((0,), (0,)) if alone else Shared.by_name(names, known)
+    if kept:
+        shared = shared.only(kept)
     return {
-        "classes": [asdict(pair) for pair in as_pairs(both, "classes")],
-        "boxes": [asdict(pair) for pair in as_pairs(both, "boxes")],
+        "branches": [_branch(name, both, student) for name in BRANCHES if any(mine.branch == name for mine, _ in both)],
         "bins": list(bins),
-        "at": list(anatomy(student).head_inputs),
         "shared": [list(shared.student), list(shared.teacher)],
     }
 
 
+def _branch(name: str, both: Sequence[tuple[Output, Output]], student: Any) -> dict[str, Any]:
+    """The outputs of one branch, each a term of its own, and the layers where these are weighed against the task.
+
+    What a head reads, or, in a branch that lets no gradient out to it, the branch's first blocks.
+    """
+    of_it = [pair for pair in both if pair[0].branch == name]
+    first = [f"{part}.0" for mine, _ in of_it for part in (mine.classes, mine.boxes)]
+    return {
+        "name": ONE if name else "",
+        "classes": [asdict(pair) for pair in as_pairs(of_it, "classes")],
+        "boxes": [asdict(pair) for pair in as_pairs(of_it, "boxes")],
+        "at": first if name else list(anatomy(student).head_inputs),
+    }
+
+
 def settled_response(
-    settings: Settings, student: Any, names: Sequence[str], teacher: Any, known: Sequence[str], task: str
+    settings: Settings,
+    student: Any,
+    names: Sequence[str],
+    teacher: Any,
+    known: Sequence[str],
+    task: str,
+    kept: Collection[int] = (),
 ) -> tuple[Settings, dict[str, Any], tuple[str, ...]]:
     """The settings with `--response auto` turned into losses, `own["outputs"]`, and a line where something is left out.
 
@@ -64,12 +93,12 @@ def settled_response(
     if teacher is None:
         return (replace(settings, response=()) if settings.response == USUAL else settings), {}, ()
     if settings.response != USUAL:
-        return settings, planned_response(settings, student, names, teacher, known, task), ()
+        return settings, planned_response(settings, student, names, teacher, known, task, kept), ()
     lacking: tuple[str, ...] = ()
     for response, rest in ((("bce", BOXES), "boxes"), (("bce",), "outputs")):
         asked = replace(settings, response=response)
         try:
-            return asked, planned_response(asked, student, names, teacher, known, task), lacking
+            return asked, planned_response(asked, student, names, teacher, known, task, kept), lacking
         except InputError as error:
             lacking = (f"{rest} of the heads are left out: {error}",)
     for name in ("response_weight", "response_share"):
@@ -83,16 +112,18 @@ def response_terms(own: Mapping[str, Any]) -> list[Term]:
     outputs = own.get("outputs")
     if not outputs:
         return []
-    classes, boxes = ([Pair(**pair) for pair in outputs[key]] for key in ("classes", "boxes"))
-    shared = Shared(*map(tuple, outputs["shared"]))
+    shared, bins = Shared(*map(tuple, outputs["shared"])), tuple(outputs["bins"])
     terms: list[Term] = []
-    for form in own["response"]:
-        if form != BOXES:
-            terms.append(ClassTerm(classes, form, own["temperature"], shared, outputs["at"]))
-            continue
-        scores, bins = [pair.teacher for pair in classes], tuple(outputs["bins"])
-        kind = DistributionTerm if bins[0] == bins[1] > 1 else BoxTerm
-        terms.append(kind(boxes, scores, bins, shared.teacher, outputs["at"]))
+    for branch in outputs["branches"]:
+        classes, boxes = ([Pair(**pair) for pair in branch[key]] for key in ("classes", "boxes"))
+        where = branch["at"], branch["name"]
+        for form in own["response"]:
+            if form != BOXES:
+                terms.append(ClassTerm(classes, form, own["temperature"], shared, *where))
+                continue
+            scores = [pair.teacher for pair in classes]
+            kind = DistributionTerm if bins[0] == bins[1] > 1 else BoxTerm
+            terms.append(kind(boxes, scores, bins, shared.teacher, *where))
     return terms
 
 
@@ -121,6 +152,8 @@ def check_recipe(settings: Settings, task: str, boxless: Sequence[str]) -> None:
     """Raise InputError for options that would have no effect, or that the task cannot have."""
     if settings.focus == "boxes" and task in boxless:
         raise InputError(f"--focus boxes: {task} has no labelled boxes")
+    if settings.stop_with_mosaic and task == "classify":
+        raise InputError("--stop-with-mosaic has no effect: classify trains without mosaic")
     if settings.teacher and teaches(settings):
         all_fixed = settings.weight is not None or settings.layers == NO_PAIRS
         all_fixed &= settings.features_weight is not None or not settings.features
@@ -136,6 +169,7 @@ def check_recipe(settings: Settings, task: str, boxless: Sequence[str]) -> None:
         "shuffled": settings.shuffled,
         "hold": settings.hold,
         "teacher_fraction": settings.teacher_fraction < 1,
+        "teacher_imgsz": settings.teacher_imgsz is not None,
     }
     if settings.gates != "truth":  # gates that follow the labels are distilled without a teacher
         scheduled = settings.schedule != "constant"

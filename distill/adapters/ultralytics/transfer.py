@@ -8,7 +8,7 @@ from typing import Any
 
 from ultralytics.utils import RANK
 
-from distill.adapters.ultralytics.responses import focus_of, response_terms
+from distill.adapters.ultralytics.responses import ONE, focus_of, response_terms
 from distill.attention.pairs import Pair
 from distill.distiller import Distiller
 from distill.errors import InputError
@@ -22,6 +22,16 @@ from distill.terms.features import FeatureTerm
 from distill.terms.gates import GateTerm
 from distill.weighting import Follower
 
+SETTINGS = {  # the names of each term's weight and share
+    "attention": ("weight", "share"),
+    "gates": ("gates_weight", "share"),
+    FeatureTerm.name: ("features_weight", "features_share"),
+    **{
+        f"{term.name}{branch}": ("response_weight", "response_share")
+        for term in (ClassTerm, BoxTerm)
+        for branch in ("", ONE)
+    },
+}
 USUAL_EPOCHS = 100  # where neither epochs= nor time= says
 
 
@@ -53,7 +63,7 @@ def schedule_of(own: Mapping[str, Any], arguments: Mapping[str, Any]) -> Schedul
     tail = 0
     if own.get("stop_with_mosaic"):
         tail = arguments["close_mosaic"]
-        if not tail or not arguments["mosaic"]:
+        if not tail or not arguments["mosaic"] or arguments["rect"]:  # with rect= Ultralytics makes none
             raise InputError(
                 "--stop-with-mosaic has no effect: these settings train without mosaic, or with it to the end"
             )
@@ -83,19 +93,9 @@ def fixed_weights(own: dict[str, Any]) -> dict[str, float]:
 
 
 def _given(own: dict[str, Any]) -> dict[str, float | None]:
-    response = own.get("response_weight")
-    return {
-        "attention": own["weight"],
-        FeatureTerm.name: own.get("features_weight"),
-        "gates": own.get("gates_weight"),
-        ClassTerm.name: response,
-        BoxTerm.name: response,
-    }
+    return {term: own.get(weight) for term, (weight, _) in SETTINGS.items()}
 
 
 def shares_of(own: dict[str, Any]) -> dict[str, float]:
     """The share of the task's gradient that each term is to have."""
-    maps, outputs = own["share"], own.get("response_share", own["share"])
-    features = own.get("features_share", maps)
-    of_outputs = {ClassTerm.name: outputs, BoxTerm.name: outputs}
-    return {"attention": maps, "gates": maps, FeatureTerm.name: features, **of_outputs}
+    return {term: own.get(share, own["share"]) for term, (_, share) in SETTINGS.items()}

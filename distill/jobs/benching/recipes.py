@@ -11,6 +11,7 @@ from typing import Any
 from distill.config import read_mapping, shipped_configs, split
 from distill.errors import InputError
 from distill.loading import is_unet
+from distill.settings import TEACHING
 from distill.text import nearest, plain
 
 TEACHER = "{teacher}"  # stands in a recipe for the path of the bench's teacher
@@ -92,6 +93,7 @@ def _arm(file: Path, common: Mapping[str, Any]) -> Arm:
 def resolve(recipe: Mapping[str, Any], common: Mapping[str, Any], what: str) -> dict[str, Any]:
     """The settings of an arm's runs: the recipe's own before the common ones, the teacher's path put in.
 
+    An arm without a teacher is not given the common settings that say how one teaches.
     `patience` is the number of epochs unless it is given, so that every arm has its whole budget; no plots are drawn.
     """
     sides = [{key: value for part in split(side) for key, value in part.items()} for side in (common, recipe)]
@@ -102,6 +104,7 @@ def resolve(recipe: Mapping[str, Any], common: Mapping[str, Any], what: str) -> 
         values.pop("teacher", None)
         if teacher is None and "teacher" not in sides[1]:
             raise InputError(f"--teacher is missing: {what} learns from one")
+        values = {key: value for key, value in values.items() if key in sides[1] or key not in TEACHING}
     if not re.fullmatch(r"[1-9]\d*", str(values.get("epochs"))):
         raise InputError(f"{what}: epochs={values.get('epochs', '')}: the budget is missing, such as epochs=30")
     values.setdefault("patience", values["epochs"])

@@ -48,6 +48,16 @@ def test_a_recipe_goes_before_the_common_settings(tmp_path: Path) -> None:
     assert arm.values["patience"] == 15
 
 
+def test_how_a_teacher_teaches_is_no_matter_of_arms_without_one(tmp_path: Path) -> None:
+    common = {**COMMON, "teacher_precision": "float32", "share": "0.4", "init": "none", "hold": "true", "lr0": "0.1"}
+    plain, default = read_arms(["plain", "attention"], common)
+    settings_from(split(plain.values)[0])
+    given = set(common) - set(COMMON)
+    assert given & set(plain.values) == {"lr0"} and given <= set(default.values)
+    own = write(tmp_path, "own.yaml", "teacher: none\nshare: 0.3\n")  # what a recipe itself says is checked
+    assert read_arms([own], common)[0].values["share"] == 0.3
+
+
 def test_patience_and_plots_of_the_user_stay() -> None:
     found = resolve({"teacher": "none"}, {**COMMON, "patience": "7", "plots": "True"}, "arm")
     assert (found["patience"], found["plots"]) == ("7", "True")
