@@ -6,11 +6,13 @@ import argparse
 import re
 import sys
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any, NoReturn
 
 from distill import __version__
 from distill.commands import benching, checking, demo, epochs, info, layers, masks, seeing, training
 from distill.errors import DistillError, InputError
+from distill.settings import Settings
 from distill.text import nearest
 
 COMMANDS = (training, checking, benching, seeing, layers, epochs, masks, info, demo)
@@ -34,6 +36,8 @@ class Parser(argparse.ArgumentParser):
 
     def _remedy(self, word: str) -> str:
         if self.get_default("arguments") is not None or any(a.dest == "arguments" for a in self._actions):
+            if (name := word.lstrip("-").replace("-", "_").partition("=")[0]) in {f.name for f in fields(Settings)}:
+                return f"here it is written {name}=..., as every arm's settings are"
             return "Ultralytics' own are written key=value"
         return "separate several values with commas, and put patterns in quotes"
 

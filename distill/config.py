@@ -15,6 +15,7 @@ from distill.text import as_text, nearest
 KINDS: dict[str, type] = {"str": str, "float": float, "int": int, "bool": bool, "tuple": tuple}
 EMPTY = ("response", "features")  # settings that `none` leaves empty
 ANSWERS = ("layers", *EMPTY)  # settings for which `none` is an answer, not the absence of one
+TEACHER = "{teacher}"  # stands in a recipe for the path of the teacher
 ALIASES = {"model": "student"}  # so that a `yolo train` line works as it is
 
 
@@ -42,6 +43,17 @@ def split(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
             raise InputError(f"'{name}' is given twice: once is enough")
         into[name] = as_text(value) if isinstance(value, PathLike) else value
     return ours, theirs
+
+
+def with_teacher(value: Any, teacher: str | None, what: str) -> Any:
+    """A recipe's value with the teacher's path where it says `{teacher}`. Raises InputError where there is none."""
+    if isinstance(value, list):
+        return [with_teacher(item, teacher, what) for item in value]
+    if not isinstance(value, str) or TEACHER not in value:
+        return value
+    if teacher is None:
+        raise InputError(f"--teacher is missing: {what} names it")
+    return value.replace(TEACHER, teacher)
 
 
 def read_config(path: str) -> dict[str, Any]:
@@ -81,10 +93,16 @@ def shipped_configs() -> list[Path]:
     return [folder for folder in (here / "configs", here.parent / "configs") if folder.is_dir()]
 
 
+def recipes() -> dict[str, Path]:
+    """The recipes that come with the package, by name: what `distill bench` calls arms."""
+    found = [file for folder in shipped_configs() for file in (folder / "recipes").glob("*.yaml")]
+    return {file.stem: file for file in sorted(found, key=lambda file: file.stem)}
+
+
 def _typed(key: str, value: Any) -> Any:
     wanted = _kind(key)
-    unset = isinstance(value, str) and value.lower() == "none"  # but --layers none is an answer
-    if value is None or (unset and wanted is not str and key not in ANSWERS):
+    unset = isinstance(value, str) and value.lower() == "none"  # but --layers none and --init none are answers
+    if value is None or (unset and (wanted is not str or key == "teacher") and key not in ANSWERS):
         return getattr(Settings(), key)
     try:
         if wanted is tuple:

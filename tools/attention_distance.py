@@ -25,7 +25,7 @@ def main() -> None:
     parser.add_argument("--images", required=True, type=Path, metavar="DIR")
     parser.add_argument("--imgsz", type=int, default=640, metavar="PIXELS", help="default: %(default)s")
     parser.add_argument("--layers", default="", metavar="LIST", help="default: every head level that both have")
-    parser.add_argument("--most", type=int, default=64, metavar="N", help="images, evenly spread; default: %(default)s")
+    parser.add_argument("--most", type=int, default=64, metavar="N", help="images, at even steps; default: %(default)s")
     arguments = parser.parse_args()
 
     torch.set_num_threads(1)

@@ -31,10 +31,13 @@ def main() -> None:
     if len(arguments.plain) != len(arguments.distilled):
         parser.error("give as many plain runs as distilled ones, in the order of their seeds")
 
-    pairs = [
-        (*scores(plain, arguments.column), *scores(distilled, arguments.column))
-        for plain, distilled in zip(arguments.plain, arguments.distilled, strict=True)
-    ]
+    try:
+        pairs = [
+            (*scores(plain, arguments.column), *scores(distilled, arguments.column))
+            for plain, distilled in zip(arguments.plain, arguments.distilled, strict=True)
+        ]
+    except (OSError, KeyError, ValueError, IndexError) as error:
+        parser.error(f"no results.csv with a column {arguments.column}: {error}")
     heads = ("last epoch: plain", "distilled", "difference", "best epoch: plain", "distilled", "difference")
     print("| pair | " + " | ".join(heads) + " |")
     print("|---|---|---|---|---|---|---|")

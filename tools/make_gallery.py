@@ -100,8 +100,11 @@ slider: [timeline/report.html](timeline/report.html).
 def main() -> None:
     """Run the commands, copy what they made, write the README."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=Path("attention_visualizations"), metavar="DIR")
+    where = "a new folder, or a gallery, which is replaced; default: %(default)s"
+    parser.add_argument("--out", type=Path, default=Path("attention_visualizations"), metavar="DIR", help=where)
     arguments = parser.parse_args()
+    if arguments.out.exists() and not _made_here(arguments.out):
+        parser.error(f"--out {arguments.out}: it exists and is no gallery: name another folder")
     shutil.rmtree(RUNS, ignore_errors=True)
     for command in COMMANDS.values():
         print(f"==> {command}", flush=True)
@@ -113,6 +116,12 @@ def main() -> None:
     print(f"{arguments.out}: {size / 1e6:.1f} MB")
     if size > MOST:
         sys.exit(f"error: the gallery has {size / 1e6:.1f} MB, more than {MOST / 1e6:.0f}")
+
+
+def _made_here(folder: Path) -> bool:
+    """Is this an earlier gallery, by the first line of its README?"""
+    readme = folder / "README.md"
+    return readme.is_file() and readme.read_text(encoding="utf-8").startswith(README.split("\n", 1)[0])
 
 
 def fill(runs: Path, folder: Path) -> None:

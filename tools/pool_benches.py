@@ -27,7 +27,7 @@ def read(files: Iterable[Path]) -> Scores:
     for place, file in enumerate(files):
         with open(file, encoding="utf-8", newline="") as lines:
             for row in csv.DictReader(lines):
-                if row["state"] == "done":
+                if row["state"] == "done" and row["score"]:
                     scores.setdefault(row["arm"], {})[place * APART + int(row["seed"])] = float(row["score"])
     return scores
 
@@ -52,13 +52,18 @@ def main() -> None:
     parser.add_argument("benches", nargs="+", type=Path, metavar="runs.csv")
     parser.add_argument("--minus", default="plain", metavar="ARMS", help="references; default: %(default)s")
     arguments = parser.parse_args()
-    scores = read(arguments.benches)
+    if len({file.read_bytes() if file.is_file() else file for file in arguments.benches}) < len(arguments.benches):
+        parser.error("the same bench is given twice: its pairs would count twice")
+    try:
+        scores = read(arguments.benches)
+    except (OSError, KeyError, ValueError) as error:
+        parser.error(f"no runs.csv of a bench: {error}")
     references = arguments.minus.split(",")
     if missing := [name for name in references if name not in scores]:
         parser.error(f"--minus {missing[0]}: no run of it is done: there are {', '.join(scores)}")
 
     _table(
-        ["arm", *(file.stem for file in arguments.benches), "all"],
+        ["arm", *(file.parent.name if file.stem == "runs" else file.stem for file in arguments.benches), "all"],
         ([arm, *mean_row(scores[arm], len(arguments.benches))] for arm in scores),
     )
     _table(

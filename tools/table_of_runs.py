@@ -30,7 +30,10 @@ def main() -> None:
     if len({len(runs) for runs in arms.values()}) > 1 or not all(arms.values()):
         parser.error("give each arm as many runs as the others, in the order of their seeds")
     names = arguments.scores.split(",")
-    table = {arm: [scores(run, names, arguments.below) for run in runs] for arm, runs in arms.items()}
+    try:
+        table = {arm: [scores(run, names, arguments.below) for run in runs] for arm, runs in arms.items()}
+    except (OSError, KeyError, ValueError, IndexError) as error:
+        parser.error(f"no finished run of a U-Net with these scores: {error}")
     first = next(iter(table.values()))
 
     print(f"| | parameters | {' | '.join(names)} | {names[0]}: difference to {next(iter(table))} |")

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import textwrap
 from typing import Any
 
 from distill.commands.options import Once, given, whole
+from distill.config import recipes
 from distill.errors import InputError
 
 COMMON = (
-    "key=value settings (epochs=30 imgsz=256 ...) go to every arm; where a recipe sets the same, the recipe's count."
+    "key=value settings (epochs=30 imgsz=256 cpu_bfloat16=true ...), ours too, go to every arm; where a recipe sets "
+    "the same, the recipe's count."
 )
-EPILOG = f"""{COMMON}
+EPILOG = f"""recipes: {textwrap.fill(", ".join(recipes()), 100, subsequent_indent=" " * 9, break_on_hyphens=False)}
 
-  distill bench --teacher t.pt --student yolo11n.yaml --data data.yaml --arms plain,native,attention --seeds 8 epochs=30
+  distill bench --teacher t.pt --student yolo11n.yaml --data data.yaml --arms plain,default,fit --seeds 8 epochs=30
   distill bench --resume runs/bench/bench                 go on after an interruption
   distill bench --resume runs/bench/bench --arms init     the same, with one arm more for the same seeds
   distill bench --report runs/bench/bench                 write the report anew, at any time
@@ -33,7 +36,7 @@ def add_to(commands: Any) -> None:
     add("--teacher", action=Once, metavar="FILE", help="trained network that the arms with a teacher learn from")
     add("--student", action=Once, metavar="FILE", help="network that every arm trains")
     add("--data", action=Once, metavar="FILE", help="data.yaml, a folder, dataset.json, 'scenes' or 'volumes'")
-    add("--arms", action=Once, metavar="LIST", help="recipes: plain,native,attention,... or paths of YAML files")
+    add("--arms", action=Once, metavar="LIST", help="recipes, listed below, or paths of YAML files")
     seeds = "8 means 0 to 7; 100,101 or 100-107 just these, 100-100 that one alone; default: 8"
     add("--seeds", action=Once, metavar="N", help=seeds)
     add("--jobs", action=Once, type=whole, metavar="N", help="runs at the same time on each device; default: 1")

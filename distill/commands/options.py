@@ -50,7 +50,9 @@ def given(arguments: argparse.Namespace) -> dict[str, Any]:
     for word in arguments.arguments:
         key, equals, value = word.partition("=")
         if not equals:
-            raise InputError(f"'{word}' is neither an option nor key=value{nearest(word, options.values())}")
+            known = [option for name, option in options.items() if hasattr(arguments, name)]
+            several = "" if word.startswith("-") else "; several values are separated by commas"
+            raise InputError(f"'{word}' is neither an option nor key=value{nearest(word, known)}{several}")
         if key in values:
             raise InputError(f"'{key}' is given twice, the second time as {word}: once is enough")
         values[key] = value

@@ -14,6 +14,7 @@ from distill.errors import DistillError
 from distill.jobs.seeing.comparing import compare
 from distill.jobs.seeing.comparison import REPORT
 from distill.jobs.training import TrainResult
+from distill.loading import ultralytics_adapter
 from distill.records import TABLE
 from distill.scenes import scenes_data
 
@@ -36,8 +37,10 @@ def demo(project: str = "runs/demo", device: str = "cpu") -> str:
     """Train the three networks, seed 0, and return the comparison as text.
 
     Teacher and plain student are trained side by side, one thread each on two cores. Raises DemoFailed when a
-    network stays under its floor: a comparison of networks that learned nothing would say nothing.
+    network stays under its floor: a comparison of networks that learned nothing would say nothing; and InputError for a
+    device that is not there.
     """
+    ultralytics_adapter().checked_device(device)
     folder = _new(Path(project).absolute())
     data = scenes_data()
     pico = find_config("models/yolo11-pico.yaml")

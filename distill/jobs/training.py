@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from distill.config import read_config, settings_from, split
+from distill.config import TEACHER, read_config, settings_from, split, with_teacher
 from distill.errors import InputError
 from distill.jobs.course import note_course, of_unet
 from distill.loading import adapter_for, is_unet, segment_adapter, ultralytics_adapter
@@ -135,6 +135,11 @@ def resolved(config: str | None, values: Mapping[str, Any]) -> tuple[Settings, d
     """Our settings and the trainer's arguments, from a config file and the values that override it."""
     ours, theirs = split(read_config(config)) if config else ({}, {})
     mine, trainers = split(values)
+    if any(TEACHER in str(value) for value in theirs.values()):  # the trainer's own distillation learns from it
+        teacher = mine.get("teacher")
+        theirs = {key: with_teacher(value, teacher, f"--config {config}") for key, value in theirs.items()}
+        if str(ours.get("teacher", "")).lower() == "none":
+            mine = {key: value for key, value in mine.items() if key != "teacher"}
     settings = settings_from({**ours, **mine})
     if settings.data:
         unet = is_unet(settings.student or "")

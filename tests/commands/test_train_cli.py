@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 from ultralytics.utils import YAML
 
+from distill.errors import InputError
+from distill.jobs.training import resolved
+
 from .conftest import listing
 
 Words = Callable[..., list[str]]
@@ -55,6 +58,16 @@ def test_plain_training(words: Words, cli: Cli, tmp_path: Path) -> None:
     code, out, _ = cli(words("train", teacher=None, name="plain", project="here"))
     assert code == 0 and "student after" in out and "student before" not in out and "cosine" not in out
     assert json.loads((tmp_path / "here" / "plain" / "manifest.json").read_text())["pairs"] == []
+
+
+@pytest.mark.parametrize(("recipe", "teacher"), [("native-1", None), ("native-1-fit", "t.pt"), ("plain", "t.pt")])
+def test_a_recipe_that_names_the_teacher_is_given_it(recipe: str, teacher: str | None) -> None:
+    """As in a bench: Ultralytics' own distillation learns from it, and ours only where the recipe does not say none."""
+    settings, arguments = resolved(f"recipes/{recipe}", {"teacher": "t.pt", "student": "s.yaml"})
+    assert arguments.get("distill_model") == (None if recipe == "plain" else "t.pt")
+    assert settings.teacher == teacher
+    with pytest.raises(InputError, match="--teacher is missing: --config recipes/native names it"):
+        resolved("recipes/native", {})
 
 
 # ---- mistakes

@@ -69,7 +69,7 @@ def bench(
 ) -> BenchResult:
     """Train the student in every arm with every seed, and say what the paired differences show.
 
-    >>> distill.bench("yolo11n.yaml", "voc.yaml", "plain,native,attention", "yolo11s.pt", seeds=8, epochs=30)
+    >>> distill.bench("yolo11n.yaml", "voc.yaml", "plain,default,fit", "yolo11s.pt", seeds=8, epochs=30)
 
     `arms` are recipes: names of those that come with the package, or paths of YAML files. `seeds` is a number (0 to 7
     for 8), a list, or a text such as "100-107". `jobs` runs are under way on each device at the same time; `device` may
@@ -82,6 +82,7 @@ def bench(
     for key in ("student", "data"):
         if key not in common:
             raise InputError(f"--{key} is missing: what every arm trains" + (" on" if key == "data" else ""))
+    device = None if device is None else str(device)
     plan = make_plan(_names(arms), common, read_seeds(seeds), jobs, device, trust)
     folder = _claim(Path(project or PROJECT).expanduser().absolute(), name)
     plan.write(folder)
@@ -171,7 +172,7 @@ def _written(results: Results) -> BenchResult:
 
 
 def _names(arms: Arms) -> list[str]:
-    arms = [arms] if isinstance(arms, PathLike) else arms
+    arms = [arms] if isinstance(arms, PathLike) else arms or []
     parts = arms.split(",") if isinstance(arms, str) else [fspath(arm) for arm in arms]
     return [part.strip() for part in parts if part.strip()]
 

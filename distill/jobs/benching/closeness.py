@@ -58,6 +58,9 @@ def measure_closeness(plan: Plan, folder: Path, runs: Sequence[Run]) -> str:
     fresh = [entry for entry in keyed if (entry[0].arm, entry[0].seed, entry[2]) not in known]
     if not fresh:
         return ""
+    needed = plan.teacher, str(plan.arms[0].values["data"])
+    if changed := [file for file in plan.changed() if file in needed]:
+        return f"attention was not measured: changed or gone since this bench began: {', '.join(changed)}"
     try:
         gauge = _Gauge(plan)
         for run, last, digest in progress(fresh, "attention of runs", len(fresh)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
@@ -13,7 +14,7 @@ import yaml
 
 from distill import __version__
 from distill.errors import InputError
-from distill.jobs.benching.recipes import FILES, Arm, absolute, read_arms
+from distill.jobs.benching.recipes import FILES, NONE, Arm, absolute, read_arms, unheard
 from distill.jobs.training import command_line, resolved
 from distill.loading import adapter_for, is_unet
 from distill.records import sha256, versions, write_whole
@@ -60,7 +61,10 @@ class Plan:
         try:
             values = yaml.safe_load((folder / PLAN).read_text(encoding="utf-8"))
             arms = tuple(Arm(**arm) for arm in values.pop("arms"))
-            return cls(arms, tuple(values.pop("seeds")), devices=tuple(values.pop("devices")), **values)
+            plan = cls(arms, tuple(map(int, values.pop("seeds"))), devices=tuple(values.pop("devices")), **values)
+            if not arms or any(arm.epochs < 1 for arm in arms) or not {"command", "versions"} <= plan.record.keys():
+                raise ValueError("arms, epochs or record are missing")
+            return plan
         except FileNotFoundError as error:
             raise InputError(f"{folder}: no bench lies there: it has no {PLAN}") from error
         except (OSError, ValueError, TypeError, KeyError, AttributeError, yaml.YAMLError) as error:
@@ -78,9 +82,12 @@ def make_plan(
 
     `common` are the settings that go to every arm. Raises InputError; writes nothing.
     """
-    arms = read_arms(names, common)
-    if jobs < 1:
+    if not isinstance(jobs, int) or jobs < 1:
         raise InputError(f"--jobs {jobs}: a whole number from 1")
+    if str(common.get("teacher")).lower() == NONE:
+        common = {key: value for key, value in common.items() if key != "teacher"}
+    arms = read_arms(names, common)
+    lines = unheard(arms, common)
     devices = tuple(part.strip() for part in device.split(",") if part.strip()) if device else ()
     if len(set(devices)) < len(devices):
         raise InputError(f"--device {device}: the same device twice: several runs on one are --jobs 2")
@@ -89,6 +96,8 @@ def make_plan(
         check(arms[0], seeds[0], (other,), trust)
     teacher = common.get("teacher")
     packages = ("lightning", "monai") if is_unet(str(arms[0].values["student"])) else ()
+    for line in lines:
+        print(f"distill: {line}", file=sys.stderr)
     record = {
         "command": command_line(),
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),

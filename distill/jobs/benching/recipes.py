@@ -8,16 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from distill.config import read_mapping, shipped_configs, split
+from distill.config import read_mapping, recipes, split, with_teacher
 from distill.errors import InputError
 from distill.loading import is_unet
 from distill.settings import TEACHING
 from distill.text import nearest, plain
 
-TEACHER = "{teacher}"  # stands in a recipe for the path of the bench's teacher
 NONE = "none"
 NAME = re.compile(r"[\w.+-]+")  # of an arm: it becomes that of a folder
-FILES = ("teacher", "student", "data", "pretrained", "distill_model")  # values that name files
+NETWORKS = ("student", "data", "teacher")
+FILES = (*NETWORKS, "pretrained", "distill_model")  # values that name files
 OF_THE_BENCH = ("seed", "name", "project", "device", "resume", "exist_ok", "save_dir", "config")
 
 
@@ -50,7 +50,7 @@ def read_arms(names: Sequence[str], common: Mapping[str, Any]) -> tuple[Arm, ...
     Raises InputError for an arm that is not found, one that is listed twice, and settings that cannot be.
     """
     if not names:
-        raise InputError("--arms is missing: recipes to compare, such as --arms plain,native,attention")
+        raise InputError("--arms is missing: recipes to compare, such as --arms plain,default,fit")
     _refuse_own(common, "a bench")
     arms: dict[str, Arm] = {}
     for name in names:
@@ -61,6 +61,27 @@ def read_arms(names: Sequence[str], common: Mapping[str, Any]) -> tuple[Arm, ...
             raise InputError(f"--arms: '{file.stem}' is listed twice")
         arms[file.stem] = _arm(file, common)
     return tuple(arms.values())
+
+
+def unheard(arms: Sequence[Arm], common: Mapping[str, Any]) -> list[str]:
+    """A line for each common setting that the recipes of some arms set otherwise; networks and data apart.
+
+    Raises InputError for one that no arm takes: it would have no effect.
+    """
+    lines = []
+    for key, value in {k: v for part in split(common) for k, v in part.items() if k not in NETWORKS}.items():
+        given = f"{key}={plain(str(value))}"
+        own = [arm.name for arm in arms if str(_own(arm).get(key, value)) != str(value)]
+        if not any(key in arm.values and arm.name not in own for arm in arms):
+            why = f"{', '.join(own)} set it themselves" if own else "none of them has a teacher"
+            raise InputError(f"{given}: no arm takes it: {why}")
+        if own:
+            lines.append(f"{given} is not for {', '.join(own)}, which {'set' if own[1:] else 'sets'} it")
+    return lines
+
+
+def _own(arm: Arm) -> dict[str, Any]:
+    return {key: value for part in split(arm.recipe) for key, value in part.items()}
 
 
 def silent(arms: Sequence[Arm], keys: Sequence[str]) -> list[str]:
@@ -74,7 +95,7 @@ def find_recipe(name: str) -> Path:
         if not (path := Path(name).expanduser()).is_file():
             raise InputError(f"--arms {plain(name)}: no such file")
         return path.absolute()
-    known = {file.stem: file for folder in shipped_configs() for file in sorted((folder / "recipes").glob("*.yaml"))}
+    known = recipes()
     if name not in known:
         there = f"there are {', '.join(sorted(known))}, or give the path of a .yaml"
         raise InputError(f"--arms {plain(name)}: no such recipe{nearest(name, known)}; {there}")
@@ -99,28 +120,20 @@ def resolve(recipe: Mapping[str, Any], common: Mapping[str, Any], what: str) -> 
     sides = [{key: value for part in split(side) for key, value in part.items()} for side in (common, recipe)]
     values: dict[str, Any] = {**sides[0], **sides[1]}
     teacher = sides[0].get("teacher")
-    values = {key: _with_teacher(value, teacher, what) for key, value in values.items()}
+    values = {key: with_teacher(value, teacher, what) for key, value in values.items()}
     if str(values.get("teacher") or NONE).lower() == NONE:
         values.pop("teacher", None)
         if teacher is None and "teacher" not in sides[1]:
             raise InputError(f"--teacher is missing: {what} learns from one")
         values = {key: value for key, value in values.items() if key in sides[1] or key not in TEACHING}
-    if not re.fullmatch(r"[1-9]\d*", str(values.get("epochs"))):
-        raise InputError(f"{what}: epochs={values.get('epochs', '')}: the budget is missing, such as epochs=30")
+    if "epochs" not in values:
+        raise InputError(f"{what}: the budget is missing, such as epochs=30")
+    if not re.fullmatch(r"[1-9]\d*", str(values["epochs"])):
+        raise InputError(f"{what}: epochs={plain(str(values['epochs']))}: a whole number from 1 is needed")
     values.setdefault("patience", values["epochs"])
     if not is_unet(str(values.get("student") or "")):
         values.setdefault("plots", False)
     return {key: absolute(key, value) for key, value in values.items()}
-
-
-def _with_teacher(value: Any, teacher: str | None, what: str) -> Any:
-    if isinstance(value, list):
-        return [_with_teacher(item, teacher, what) for item in value]
-    if not isinstance(value, str) or TEACHER not in value:
-        return value
-    if teacher is None:
-        raise InputError(f"--teacher is missing: {what} names it")
-    return value.replace(TEACHER, teacher)
 
 
 def absolute(key: str, value: Any) -> Any:

@@ -142,12 +142,17 @@ def _outcome(run: Run) -> Outcome:
         scores(run),
         clock(run),
         _before(manifest, "student", str(manifest.get("score"))),
-        number((manifest.get("initialised") or {}).get("seconds", 0.0)),
-        float(noted.get("seconds", math.nan)),
-        float(noted.get("memory", math.nan)),
+        _prepared(manifest.get("initialised") or {}),
+        number(noted.get("seconds")),
+        number(noted.get("memory")),
         gpu_memory(manifest),
         str(noted.get("device") or manifest.get("device") or ""),
     )
+
+
+def _prepared(initialised: Mapping[str, Any]) -> float:
+    """Seconds of fitting: none where nothing was fitted, NaN where the run kept no time."""
+    return number(initialised.get("seconds")) if "start" in initialised else 0.0
 
 
 def _before(manifest: Mapping[str, Any], who: str, score: str) -> float:

@@ -17,7 +17,7 @@ def read_seeds(given: int | str | Sequence[int]) -> tuple[int, ...]:
     if re.fullmatch(r"\s*\d+\s*", text) and not isinstance(given, (list, tuple, range)):
         found = list(range(min(int(text), MOST + 1)))
     else:
-        found = [seed for part in text.split(",") for seed in _part(part.strip(), text)]
+        found = [seed for part in text.split(",") if text for seed in _part(part.strip(), text)]
     if not found:
         raise InputError(f"--seeds {text}: no seed, no run: a number from 1, or a list such as 100,101 or 100-107")
     if len(found) > MOST or max(found) > HIGHEST:

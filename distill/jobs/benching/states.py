@@ -58,7 +58,7 @@ class Run:
         """What was kept; empty where the process is not known to have ended."""
         try:
             return dict(json.loads(self._note.read_text(encoding="utf-8")))
-        except (OSError, ValueError):
+        except (OSError, ValueError, TypeError):
             return {}
 
     def state(self) -> str:
@@ -69,8 +69,8 @@ class Run:
 
     def manifest(self) -> dict[str, Any]:
         try:
-            return read_manifest(self.folder)
-        except ValueError:  # damaged
+            return dict(read_manifest(self.folder))
+        except (OSError, ValueError, TypeError):  # damaged
             return {}
 
     def rows(self) -> list[dict[str, str]]:
@@ -78,7 +78,7 @@ class Run:
         try:
             with (self.folder / TABLE).open(encoding="utf-8", newline="") as text:
                 return [row for row in csv.DictReader(text, skipinitialspace=True) if None not in row.values()]
-        except OSError:
+        except (OSError, ValueError, csv.Error):
             return []
 
     def complaint(self) -> str:

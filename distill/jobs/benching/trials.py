@@ -33,13 +33,17 @@ def estimate(plan: Plan, bench: Path, lock: int, command: Command = train_comman
     if epochs * len(plan.seeds) < WORTH_IT or is_unet(str(first.values["student"])):
         return {}
     try:
-        part = fraction_of(plan)
+        images = images_of(plan)
     except DistillError:  # what cannot be counted cannot be divided
         return {}
-    print(f"timing each arm on {part:.1%} of the training images ...", file=sys.stderr, flush=True)
+    print(f"timing each arm on {BATCHES} batches ...", file=sys.stderr, flush=True)
     trials = bench / TRIAL
-    budget = {"epochs": EPOCHS, "patience": 100, "fraction": part, "val": False, "close_mosaic": 0}
-    arms = tuple(replace(arm, values={**arm.values, **budget}) for arm in plan.arms)
+    budget = {"epochs": EPOCHS, "patience": 100, "val": False, "close_mosaic": 0}
+    parts = {arm.name: part_of(arm.values, images) for arm in plan.arms}
+    arms = tuple(
+        replace(arm, values={**arm.values, **budget, "fraction": parts[arm.name] * _fraction(arm.values)})
+        for arm in plan.arms
+    )
     ends: dict[str, Ended] = {}
     try:
         replace(plan, arms=arms).write(trials)
@@ -49,7 +53,7 @@ def estimate(plan: Plan, bench: Path, lock: int, command: Command = train_comman
         for arm, run in zip(plan.arms, runs, strict=True):
             if run.state() == DONE and len(times := clock(run)) == EPOCHS:
                 validated = arm.epochs if arm.validates else 1
-                found[arm.name] = whole_run(times, ends[arm.name].seconds, part, arm.epochs, validated)
+                found[arm.name] = whole_run(times, ends[arm.name].seconds, parts[arm.name], arm.epochs, validated)
             else:
                 print(f"distill: the trial of arm '{arm.name}' failed: {run.complaint()}", file=sys.stderr)
         return found
@@ -67,14 +71,22 @@ def whole_run(times: list[float], wall: float, part: float, epochs: int, validat
     return around + epochs * training / part + validated * validation
 
 
-def fraction_of(plan: Plan) -> float:
-    """The part of the training images that makes `BATCHES` batches. Raises InputError for data that has no count."""
+def part_of(values: Mapping[str, Any], images: int) -> float:
+    """The part that makes `BATCHES` batches of those that an arm trains on, itself a `fraction` of so many images."""
+    return min(1.0, BATCHES * _batch(values) / max(images * _fraction(values), 1))
+
+
+def images_of(plan: Plan) -> int:
+    """How many training images there are. Raises InputError for data that has no count."""
     values = plan.arms[0].values
     settings, arguments = resolved(None, values)
     adapter = ultralytics_adapter(settings.trust)
     task = adapter.plan(settings, arguments, command_line()).overrides["task"]
-    images = len(adapter.images_of(adapter.read_data(settings.data, task, settings.trust), "train"))
-    return min(1.0, BATCHES * _batch(values) / max(images, 1))
+    return len(adapter.images_of(adapter.read_data(settings.data, task, settings.trust), "train"))
+
+
+def _fraction(values: Mapping[str, Any]) -> float:
+    return float(values.get("fraction", 1.0))  # Ultralytics' own checks were passed
 
 
 def _batch(values: Mapping[str, Any]) -> int:

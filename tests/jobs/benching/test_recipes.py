@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,7 +7,7 @@ import yaml
 
 from distill.config import settings_from, shipped_configs, split
 from distill.errors import InputError
-from distill.jobs.benching.recipes import find_recipe, read_arms, resolve
+from distill.jobs.benching.recipes import find_recipe, read_arms, resolve, unheard
 from distill.settings import Settings
 
 COMMON = {"student": "s.yaml", "data": "d.yaml", "teacher": "t.pt", "epochs": "30"}
@@ -30,7 +29,7 @@ def test_every_shipped_recipe_says_what_it_is_and_holds_known_settings(file: Pat
 
 def test_default_says_what_the_defaults_are() -> None:
     given = settings_from(split(yaml.safe_load(find_recipe("default").read_text()))[0])
-    assert given.layers == ("P3", "P4", "P5") and replace(given, layers=()) == Settings()
+    assert given == Settings()
 
 
 def test_the_teacher_goes_where_it_belongs() -> None:
@@ -56,6 +55,21 @@ def test_how_a_teacher_teaches_is_no_matter_of_arms_without_one(tmp_path: Path) 
     assert given & set(plain.values) == {"lr0"} and given <= set(default.values)
     own = write(tmp_path, "own.yaml", "teacher: none\nshare: 0.3\n")  # what a recipe itself says is checked
     assert read_arms([own], common)[0].values["share"] == 0.3
+
+
+def test_what_a_recipe_sets_otherwise_is_told_and_what_no_arm_takes_is_refused() -> None:
+    common = {**COMMON, "init": "fit", "lr0": "0.1"}
+    arms = read_arms(["plain", "default", "attention", "response"], common)
+    assert unheard(arms, common) == ["init=fit is not for attention, response, which set it"]
+    assert arms[1].values["init"] == "fit" and arms[2].values["init"] == "none"
+    refusals = [
+        (["attention"], {"layers": "P4"}, "layers=P4: no arm takes it: attention set"),
+        (["plain"], {"share": "0.4"}, "share=0.4: no arm takes it: none of them has a teacher"),
+    ]
+    for names, more, complaint in refusals:
+        given = {**COMMON, **more}
+        with pytest.raises(InputError, match=complaint):
+            unheard(read_arms(names, given), given)
 
 
 def test_patience_and_plots_of_the_user_stay() -> None:

@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 
 from distill.attention.maps import AttentionMap
+from distill.errors import InputError
 from distill.jobs.benching.closeness import COLUMNS, cosines, measure_closeness, read_closeness
 from distill.jobs.benching.closing import text
 from distill.jobs.benching.pages import save_page
@@ -22,6 +24,7 @@ from distill.jobs.benching.results import Results, collect
 from distill.jobs.benching.starts import pairing
 from distill.jobs.benching.states import Run, clock, gpu_memory, runs_of, scores
 from distill.jobs.benching.tables import write_tables
+from distill.records import sha256
 
 from . import kit
 
@@ -196,6 +199,43 @@ def test_a_course_begins_with_first_weights_and_the_time_they_took(tmp_path: Pat
     assert by_time[1].means == pytest.approx([15, 30, 40])
     assert by_time[1].high[0] - by_time[1].means[0] == pytest.approx(10 / 2**0.5)
     assert results.outcomes[1].epoch_seconds == 10  # an epoch's, without the fit
+
+
+DAMAGE = {
+    "results.csv": b"epoch,time\n1,\xff\n",
+    "manifest.json": b"[1]",
+    "../seed0.json": b'{"code": 0, "seconds": null}',
+}
+
+
+@pytest.mark.parametrize("file", DAMAGE)
+def test_a_damaged_file_of_one_run_spoils_no_report(made: Path, file: str) -> None:
+    run = runs_of(Plan.read(made), made)[0]
+    (run.folder / file).write_bytes(DAMAGE[file])
+    results = collect(made)
+    assert results.done == (10 if "seed0" in file else 9)
+    assert math.isnan(results.outcomes[0].wall) or results.outcomes[0].state != "done"
+    save_page(results, made / "report.html")
+
+
+@pytest.mark.parametrize("change", [{"record": None}, {"seeds": ["x"]}, {"arms": []}, {"record": {"teacher": None}}])
+def test_a_damaged_plan_is_said_in_one_line(made: Path, change: dict[str, Any]) -> None:
+    values = yaml.safe_load((made / "bench.yaml").read_text())
+    (made / "bench.yaml").write_text(yaml.safe_dump({**values, **change}))
+    with pytest.raises(InputError, match="bench.yaml: damaged: "):
+        Plan.read(made)
+
+
+def test_attention_is_not_measured_against_another_teacher_than_the_bench_s(tmp_path: Path) -> None:
+    (teacher := tmp_path / "t.pt").write_bytes(b"one")
+    files = {str(teacher): sha256(teacher)}
+    plan = kit.plan(["plain"], (0,), record={"teacher": str(teacher), "trust": False}, files=files)
+    (run,) = runs_of(plan, tmp_path)
+    kit.leave(run, [0.1])
+    (run.folder / "weights").mkdir()
+    (run.folder / "weights" / "last.pt").touch()
+    teacher.write_bytes(b"another")
+    assert measure_closeness(plan, tmp_path, [run]).endswith(f"changed or gone since this bench began: {teacher}")
 
 
 def test_memory_of_a_run_without_a_gpu_is_no_gpus() -> None:

@@ -27,7 +27,7 @@ def test_what_is_meant(given, expected) -> None:
     ("given", "complaint"),
     [
         ("0", "no seed"),
-        ([], "'' is neither"),
+        ([], "no seed"),
         ("1,1", "1 is listed twice"),
         ("1-3,2", "2 is listed twice"),
         ("9-2", "backwards"),

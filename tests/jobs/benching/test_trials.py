@@ -30,7 +30,7 @@ def test_a_whole_run_by_hand() -> None:
 
 
 def test_trials_are_made_for_each_arm_and_vanish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trials, "fraction_of", lambda plan: 0.25)
+    monkeypatch.setattr(trials, "images_of", lambda plan: 512)  # eight batches of 16 are a quarter
     arms = [kit.arm("plain", epochs=10), kit.arm("half", epochs=5), kit.arm("unseen", epochs=10, val=False)]
     plan = kit.plan(arms, range(4))
     folder, seen = kit.folder_of(plan, tmp_path), []
@@ -45,6 +45,13 @@ def test_trials_are_made_for_each_arm_and_vanish(tmp_path: Path, monkeypatch: py
     assert found["plain"] - found["half"] == pytest.approx(5 * (2 / 0.25 + 3), abs=3)
     assert found["plain"] - found["unseen"] == pytest.approx(9 * 3, abs=3)  # it validates once, at its end
     assert not (folder / ".trial").exists()
+
+
+def test_a_trial_is_a_part_of_what_an_arm_trains_on() -> None:
+    """Of 1600 images: 128 of all, or of the fifth that `fraction=` leaves; never more than there are."""
+    assert trials.part_of({}, 1600) == trials.part_of({"batch": "16"}, 1600) == pytest.approx(0.08)
+    assert trials.part_of({"fraction": "0.2"}, 1600) == pytest.approx(0.4)
+    assert trials.part_of({"fraction": 0.2, "batch": -1}, 100) == trials.part_of({}, 0) == 1
 
 
 def test_no_trial_for_a_short_bench(tmp_path: Path) -> None:
