@@ -13,7 +13,7 @@ from distill.distiller import Distiller, Step
 from distill.errors import ProofFailed, SilentTapError
 from distill.teacher import freeze_report
 from distill.terms.base import Reading
-from distill.weighting import gradient_norm, weight_for_share
+from distill.weighting import norms_of, weight_for_share
 
 FAINT = 0.02  # below this deviation it is worth a warning: the teacher's gate has hardly learned anything
 FLAT = 1e-3  # standard deviation of a gate's target, values from 0 to 1, below which there is nothing to follow
@@ -95,10 +95,8 @@ def prove(
             spread = reading.figures.get(f"spread_{name.removeprefix('at_')}")
             if spread is not None:
                 spreads[title] = max(spreads.get(title, 0.0), spread.item())
-        for term in distiller.terms:
-            features = [step.features[layer] for layer in dict.fromkeys(term.at)]
-            own = gradient_norm(step.of_term(term.name), features)
-            norms[term.name].append((gradient_norm(task, features), own))
+        for term, found in norms_of(task, step, distiller.terms).items():
+            norms[term].append(found)
         leak |= any(f.requires_grad for f in step.guide.values())
     checks += [_varied(check, spreads.get(check.name, math.inf)) for check in paths.values()]
     if teacher:
@@ -107,8 +105,8 @@ def prove(
         checks.insert(1, Check("teacher", not broken, "; ".join(broken) or sound))
 
     fixed = fixed or {}
-    for name, found in norms.items():
-        tasks, owns = zip(*found, strict=True)
+    for name, pairs in norms.items():
+        tasks, owns = zip(*pairs, strict=True)
         wanted = share[name] if isinstance(share, Mapping) else share
         weight = fixed[name] if name in fixed else weight_for_share(wanted, tasks, owns)
         checks.append(_weight(name, weight, tasks, owns, name not in fixed))

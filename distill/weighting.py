@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from distill.distiller import Distiller, Step
-from distill.terms.base import Batch
+from distill.terms.base import Batch, Term
 
 EVERY = 25  # training steps from one measurement to the next
 PACE = 0.1  # of the way to what was measured, on a logarithmic scale: one batch in ten decides
@@ -25,6 +25,21 @@ def gradient_norm(loss: Tensor, features: Iterable[Tensor]) -> float:
     grads = torch.autograd.grad(loss, leaves, retain_graph=True, allow_unused=True)
     total = sum((g.float().square().sum().item() for g in grads if g is not None), 0.0)
     return float(total**0.5)
+
+
+def norms_of(task: Tensor, step: Step, terms: Iterable[Term], scale: float = 1.0) -> dict[str, tuple[float, float]]:
+    """For each term by name, the gradient norms of the task's loss and of its own where the term is weighed.
+
+    Losses are multiplied by `scale` first. Where terms are weighed at the same layers the task's is taken once.
+    """
+    whole: dict[frozenset[str], float] = {}
+    found = {}
+    for term in terms:
+        features = [step.features[layer] for layer in dict.fromkeys(term.at)]
+        if (layers := frozenset(term.at)) not in whole:
+            whole[layers] = gradient_norm(scale * task, features)
+        found[term.name] = whole[layers], gradient_norm(scale * step.of_term(term.name), features)
+    return found
 
 
 def weight_for_share(share: float, task: Iterable[float], term: Iterable[float]) -> float:
@@ -59,17 +74,13 @@ class Follower:
 
         A term that is at rest, or has no gradient here, is left out.
         """
+        followed = [term for term in self.distiller.terms if term.name in self.shares and step.readings]
         wanted: dict[str, float] = {}
-        for term in self.distiller.terms:
-            if term.name not in self.shares or not step.readings:
-                continue
-            features = [step.features[layer] for layer in dict.fromkeys(term.at)]
-            own, whole = (gradient_norm(SCALE * loss, features) for loss in (step.of_term(term.name), task))
+        for name, (whole, own) in norms_of(task, step, followed, SCALE).items():
             own *= self.distiller.fraction**0.5  # over a part of the batch its norm is larger, as for a smaller batch
-            now = self.distiller.weights[term.name]
-            weight = now * weight_for_share(self.shares[term.name], [whole], [own])
+            weight = self.distiller.weights[name] * weight_for_share(self.shares[name], [whole], [own])
             if 0 < weight < math.inf:
-                wanted[term.name] = weight
+                wanted[name] = weight
         return wanted
 
     def move(self, wanted: Mapping[str, float]) -> None:

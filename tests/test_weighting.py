@@ -1,18 +1,20 @@
 """The measured weight gives exactly the share of gradient that was asked for, recomputed here by hand."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 
+from distill import weighting
 from distill.attention.maps import energy, unit
 from distill.attention.pairs import Pair
-from distill.distiller import Distiller
+from distill.distiller import Distiller, Step
 from distill.teacher import Teacher
 from distill.terms.attention import AttentionTerm, l2, squared
-from distill.terms.base import Batch
-from distill.weighting import EVERY, REACH, Follower, gradient_norm, weight_for_share
+from distill.terms.base import Batch, Reading
+from distill.weighting import EVERY, REACH, Follower, gradient_norm, norms_of, weight_for_share
 
 
 @pytest.fixture
@@ -49,6 +51,24 @@ def test_the_norm_covers_all_features_and_every_path(features):
     assert gradient_norm(task, features) == pytest.approx(by_hand(task, features), rel=1e-6)
     assert gradient_norm(task, features[1:]) == pytest.approx(2 * features[1].norm().item(), rel=1e-6)
     assert gradient_norm(3 * task, features) == pytest.approx(3 * gradient_norm(task, features), rel=1e-6)
+
+
+def test_terms_are_weighed_each_at_its_own_layers_and_the_task_once_at_each(features, monkeypatch):
+    first, second = features
+    task, losses = second.square().sum(), {"one": first.square().sum(), "two": second.sum(), "three": second.mean()}
+    step = Step(features={"a": first, "b": second}, weights=dict.fromkeys(losses, 2.0))
+    step.readings = {name: Reading(loss, {}) for name, loss in losses.items()}
+    step.terms = {name: name for name in losses}
+    terms = [SimpleNamespace(name=n, at=at) for n, at in (("one", ("a", "b")), ("two", ("b",)), ("three", ("b", "b")))]
+    taken = []
+    original = weighting.gradient_norm
+    monkeypatch.setattr(weighting, "gradient_norm", lambda loss, at: taken.append(loss) or original(loss, at))
+    found = norms_of(task, step, terms, scale=8.0)
+    assert len(taken) == 5  # three of their own, the task's at {a, b} and at {b}
+    for name, at in (("one", features), ("two", [second]), ("three", [second])):
+        ours = torch.autograd.grad(16 * losses[name], at, retain_graph=True, allow_unused=True)
+        norm = sum(g.square().sum().item() for g in ours if g is not None) ** 0.5
+        assert found[name] == pytest.approx((8 * by_hand(task, at), norm), rel=1e-5)
 
 
 def test_measuring_leaves_the_graph_and_the_gradients_alone(features):
