@@ -45,7 +45,7 @@ def difference_rows(results: Results, found: Sequence[Difference]) -> Rows:
         gap = results.gap(one.reference, one.values)
         mean, sd = points(one.spread.mean, "+"), points(one.spread.sd)
         between = "" if one.low is None else f"{points(one.low, '+')} to {points(one.high, '+')}"
-        part = "" if one.spread.mean is None or math.isnan(gap) else f"{one.spread.mean / gap:.0%}"
+        part = f"{one.spread.mean / gap:.0%}" if (one.spread.mean or 0.0) > 0 and not math.isnan(gap) else ""
         rows.append((one.arm, str(one.spread.n), mean, part, sd, between, chance(one.p), chance(one.holm), one.words))
     return rows
 

@@ -21,6 +21,7 @@ from distill.jobs.benching.pages import save_page
 from distill.jobs.benching.plans import Plan
 from distill.jobs.benching.plots import courses
 from distill.jobs.benching.results import Results, collect
+from distill.jobs.benching.rows import difference_rows
 from distill.jobs.benching.starts import pairing
 from distill.jobs.benching.states import Run, clock, gpu_memory, runs_of, scores
 from distill.jobs.benching.tables import write_tables
@@ -107,6 +108,15 @@ def test_the_teacher_is_told_and_what_part_of_the_way_to_it_was_gone(
         assert ("of the gap" in shown) == (part is not None) and (part or "") in shown
         assert ("teacher scores" in shown) == (told is not None)
     assert told is None or told in said
+
+
+def test_an_arm_that_lost_went_no_part_of_the_way(tmp_path: Path) -> None:
+    plan = kit.plan(["plain", "bad"], (0, 1))
+    for run in runs_of(plan, folder := kit.folder_of(plan, tmp_path)):
+        kit.leave(run, [0.4 + 0.001 * run.seed if run.arm == "plain" else 0.3])
+    results = replace(collect(folder), teacher=0.6)
+    (head, row) = difference_rows(results, results.differences)
+    assert row[head.index("mean")].startswith("−") and row[head.index("of the gap")] == ""
 
 
 def test_the_way_is_measured_on_the_seeds_of_the_difference(tmp_path: Path) -> None:
