@@ -17,6 +17,7 @@ from distill.weighting import norms_of, weight_for_share
 
 FAINT = 0.02  # below this deviation it is worth a warning: the teacher's gate has hardly learned anything
 FLAT = 1e-3  # standard deviation of a gate's target, values from 0 to 1, below which there is nothing to follow
+HUGE = 1e3  # a measured weight above it is worth a warning: losses here are of the size of 1
 IDENTICAL = 1e-4  # distance of unit maps that rounding alone makes, between two memory formats of one network
 RESPONSES = {"cls": "class scores", "box": "boxes"}  # losses that are of no pair of maps
 RESPONSES |= {f"{name}_one": f"{title}, one per object" for name, title in RESPONSES.items()}
@@ -170,4 +171,7 @@ def _weight(term: str, weight: float, task: Sequence[float], own: Sequence[float
         return Check(title, False, f"it came out as {weight}: task gradient {sum(task):.3g}, ours {sum(own):.3g}")
     reached = weight * sum(own) / sum(task) if sum(task) > 0 else float("inf")
     how = "measured" if measured else "fixed"
-    return Check(title, True, f"{weight:.4g}, {how}: {reached:.3g} of the task's gradient at the tapped layers")
+    detail = f"{weight:.4g}, {how}: {reached:.3g} of the task's gradient at the tapped layers"
+    if measured and weight > HUGE:
+        return Check(title, True, f"{detail}; its loss is next to nothing: there is hardly anything to teach", True)
+    return Check(title, True, detail)

@@ -106,6 +106,13 @@ def test_a_given_weight_is_taken_and_its_share_told(student, teacher):
     assert f"5, fixed: {5 / measured:.3g} of the task's" in proof.checks[-1].detail
 
 
+def test_a_huge_measured_weight_is_worth_a_warning_and_a_given_one_is_not(student, teacher):
+    """As of class scores of a teacher that sees nothing: there is hardly anything to teach."""
+    for share, fixed, warned in ((0.2, None, False), (1e6, None, True), (0.2, 1e6, False)):
+        found = {check.name: check for check in proof_of(student, teacher, share=share, fixed=fixed).checks}["weight"]
+        assert found.ok and found.warning == warned == ("hardly anything to teach" in found.detail)
+
+
 def test_the_distiller_is_left_with_the_weight_which_does_not_depend_on_the_one_before(student, teacher):
     distiller = Distiller(teacher, [AttentionTerm(PAIRS)], {"attention": 123.0})
     assert prove(distiller, student, passes(distiller), 0.2).weights == distiller.weights

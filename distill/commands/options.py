@@ -11,6 +11,7 @@ from distill.errors import InputError
 from distill.settings import Settings
 from distill.text import nearest
 
+TASKS = ("detect", "segment", "classify", "pose", "obb", "semantic")  # the first word of a `yolo` line
 PASSED_ON = "key=value settings (epochs=25 imgsz=256 batch=16 ...) are Ultralytics' own and pass through."
 
 
@@ -52,6 +53,8 @@ def given(arguments: argparse.Namespace) -> dict[str, Any]:
         if not equals:
             known = [option for name, option in options.items() if hasattr(arguments, name)]
             several = "" if word.startswith("-") else "; several values are separated by commas"
+            if word in TASKS:
+                several = "; the task follows from the student"
             raise InputError(f"'{word}' is neither an option nor key=value{nearest(word, known)}{several}")
         if key in values:
             raise InputError(f"'{key}' is given twice, the second time as {word}: once is enough")

@@ -157,4 +157,6 @@ def command_line() -> str:
 
 
 def _named(figures: Mapping[str, float], prefix: str) -> dict[str, float]:
-    return {key.removeprefix(prefix): value for key, value in figures.items() if key.startswith(prefix)}
+    """Of the pairs: the head's class scores have a distance too."""
+    own = f"{prefix}cls"
+    return {k.removeprefix(prefix): v for k, v in figures.items() if k.startswith(prefix) and not k.startswith(own)}

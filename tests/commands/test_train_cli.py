@@ -83,6 +83,7 @@ MISTAKES: dict[str, tuple[list[str], dict[str, str | None], str]] = {  # more wo
     "an option": (["--shere", "0.3"], {}, "'--shere' is no option here; nearest: '--share'"),
     "a trainer's as an option": (["--lr0", "0.3"], {}, "'--lr0' is no option here"),
     "a bare word": (["share"], {}, "'share' is neither an option nor key=value; nearest: '--share'"),
+    "a task": (["detect"], {}, "the task follows from the student"),
     "p": (["--p", "0"], {}, "p=0.0 is out of range: a number above 0"),
     "share": (["--share", "-1"], {}, "share=-1.0 is out of range"),
     "form": (["--form", "round"], {}, "form='round' is out of range: one of l2, squared, mean"),

@@ -66,6 +66,7 @@ def fit_student(trainer: Any) -> None:
         student.load_state_dict(start.state_dict())
         mean = sum(told.values()) / len(told) if told else None
         own["fitted"] = {"start": taken, "images": len(images), "convolutions": len(told), "r2": mean, "losses": losses}
+        own["fitted"]["distinct"] = len(set(chosen))
         own["fitted"]["seconds"] = round(time.monotonic() - began, 1)
         LOGGER.info(f"first weights: {said(own['fitted'])}, in {own['fitted']['seconds']:.0f} s")
         trainer._clear_memory()
@@ -219,4 +220,5 @@ def said(found: Mapping[str, Any]) -> str:
     if found["start"] == OWN:
         return f"the student's own are the better start{why}"
     r2 = "" if found["r2"] is None else f", R2 {found['r2']:.3f} on average"
-    return f"{found['start']}, {found['convolutions']} convolutions on {found['images']} training images{r2}{why}"
+    images = f"{found['images']} augmented views of {found['distinct']} training images"
+    return f"{found['start']}, {found['convolutions']} convolutions on {images}{r2}{why}"

@@ -52,9 +52,11 @@ def first_weights(
             raise
         why = str(error).removeprefix("--init auto: ")
         return DRAWN, () if trained else (f"first weights: drawn from the seed ({why})",)
-    if settings.init == "auto":
-        return (MEASURED, ()) if trained else (FITTED, (line,))
-    return settings.init, (line,)
+    if settings.init == "auto" and trained:
+        return MEASURED, ()
+    if settings.init == INHERITED:
+        return INHERITED, (line,)
+    return FITTED, (line.replace("initialised from teacher", "to be fitted, from the teacher's strongest channels"),)
 
 
 def _check_drawn(settings: Settings, arguments: Mapping[str, Any], trained: bool) -> None:

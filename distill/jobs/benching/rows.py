@@ -45,7 +45,8 @@ def difference_rows(results: Results, found: Sequence[Difference]) -> Rows:
         gap = results.gap(one.reference, one.values)
         mean, sd = points(one.spread.mean, "+"), points(one.spread.sd)
         between = "" if one.low is None else f"{points(one.low, '+')} to {points(one.high, '+')}"
-        part = f"{one.spread.mean / gap:.0%}" if (one.spread.mean or 0.0) > 0 and not math.isnan(gap) else ""
+        way = (one.spread.mean or 0.0) / gap  # NaN where there is no gap
+        part = f"{way:.0%}" if way > 0 else ""
         rows.append((one.arm, str(one.spread.n), mean, part, sd, between, chance(one.p), chance(one.holm), one.words))
     return rows
 

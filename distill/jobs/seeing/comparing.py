@@ -96,7 +96,7 @@ def compare(
             labels = adapter.labels_of(Path(picture.file), shape, dataset, judged.task, images is None)
         return prepare(picture, how, size, stride, labels)
 
-    inputs = (prepared(picture) for picture in progress(source, "images", len(source)))
+    inputs = (prepared(picture) for picture in progress(source, "images looked at", len(source)))
     rows, samples, untrained = gather(lookers, pairs, inputs, p, seed)
     if not samples:
         raise InputError(f"none of the {len(source)} images could be read; the first: {' '.join(source.skipped[0])}")

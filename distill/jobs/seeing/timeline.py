@@ -70,7 +70,9 @@ def read_timeline(run: Path, trust: bool = False) -> tuple[list[Exhibit], list[i
     kept = moments(run)
     manifest = read_manifest(run)
     if of_unet(run):
-        return unet_exhibits(run, manifest, float(read_settings(run)["p"]), progress(kept, "epochs", count(run)))
+        return unet_exhibits(
+            run, manifest, float(read_settings(run)["p"]), progress(kept, "kept epochs drawn", count(run))
+        )
     return _of_detector(run, manifest, dict(kept), trust)
 
 
@@ -89,7 +91,7 @@ def _of_detector(
     rows = tuple(_row(pair, last, p) for pair in manifest["pairs"])
     networks = tuple(Network(key, title_of(str(file)), str(file)) for key, file in _files(manifest).items())
     exhibits = []
-    for arrays in progress(moments.values(), "epochs", len(moments)):
+    for arrays in progress(moments.values(), "kept epochs drawn", len(moments)):
         samples = tuple(_sample(i, picture, labels[i], arrays, rows) for i, picture in enumerate(pictures))
         exhibit = Exhibit(networks, rows, samples, title=f"training run {run.absolute().name}")
         exhibits.append(replace(exhibit, numbers=figures(exhibit)))

@@ -70,7 +70,9 @@ def compare_unets(
     subjects = _Subjects(adapter, judged.channels, dataset)
     seen = _Seen(skipped=subjects.skipped)
     control = lookers[STUDENT].untrained(seed) if TEACHER in lookers and STUDENT in lookers else None
-    for subject in subjects.read(progress(cases, "volumes" if judged.dims == 3 else "images", len(cases))):
+    for subject in subjects.read(
+        progress(cases, "volumes looked at" if judged.dims == 3 else "images looked at", len(cases))
+    ):
         _see(seen, adapter, lookers, pairs, subject, classes, p, control)
     if not seen.samples:
         raise InputError(f"none of the {len(cases)} images could be read; the first: {' '.join(seen.skipped[0])}")
@@ -195,7 +197,9 @@ def _worth(
     labelled = [case for case in cases if case[1] is not None]
     labelled = [labelled[i * len(labelled) // WEIGHED] for i in range(WEIGHED)] if len(labelled) > WEIGHED else labelled
     fitting = (
-        one for one in subjects.read(progress(labelled, "gates", len(labelled))) if math.prod(one.size) <= LARGEST
+        one
+        for one in subjects.read(progress(labelled, "images with gates opened", len(labelled)))
+        if math.prod(one.size) <= LARGEST
     )
     return (known if labelled else {}), fitting
 
