@@ -40,14 +40,13 @@ def test_a_run_learns_features_and_says_how_much_it_tells(
 
 def test_features_alone_teach_what_they_are_about(train: Train, teacher: Path) -> None:
     """Many steps of features alone: the student's tell more of the teacher's than those of a plain one."""
-    budget: dict[str, Any] = {"epochs": 12, "optimizer": "AdamW", "lr0": 0.01, "val": False}
+    budget: dict[str, Any] = {"epochs": 30, "optimizer": "AdamW", "lr0": 0.01, "val": False}
     runs = [
         train(teacher=teacher, layers="none", features="P3,P4", features_share=share, hold=True, **budget)
         for share in (10.0, 0.001)
     ]
     told = [run.manifest["after"]["attention"] for run in runs]
-    assert all(told[0][f"r2_{pair}"] > told[1][f"r2_{pair}"] for pair in ("P3", "P4"))
-    assert sum(told[0].values()) > sum(told[1].values()) + 0.03
+    assert all(told[0][f"r2_{pair}"] > told[1][f"r2_{pair}"] + 0.1 for pair in ("P3", "P4"))
 
 
 def test_any_family_teaches_any(train: Train, checkpoint: Checkpoint) -> None:
