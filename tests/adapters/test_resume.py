@@ -111,7 +111,8 @@ def settings(folder: Path) -> dict[str, Any]:
     """What a run must keep whatever happens to it."""
     found = manifest(folder)
     keys = ("weights", "teacher_precision", "seed", "pairs", "teacher", "initialised", "command", "data")
-    return {key: found[key] for key in keys}
+    first = {key: value for key, value in found["initialised"].items() if key != "seconds"}  # it may be done again
+    return {**{key: found[key] for key in keys}, "initialised": first}
 
 
 def check_finished(folder: Path, whole: Path, kept: dict[str, Any], epochs: int = EPOCHS) -> None:
