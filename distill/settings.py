@@ -43,8 +43,8 @@ class Settings:
     init: str = _option(
         NETWORKS,
         "the student's first weights: fit (its layers fitted to a larger teacher of its family by least squares), "
-        "teacher (the teacher's strongest channels), none (as they are), or auto (fit where it can be; a trained "
-        "student's own where these are the better start)",
+        "teacher (the teacher's strongest channels), none (as they are), best (a trained student's own or fitted ones, "
+        "whichever have the least loss), or auto (a student from a yaml: fit where it can be; a trained one: none)",
         "auto",
         "WHAT",
         within=ranges.one_of(ranges.INITS),

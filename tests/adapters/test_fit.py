@@ -1,4 +1,4 @@
-"""`--init fit` and what `--init auto` makes of a student with weights of its own."""
+"""`--init fit` and what `--init auto` and `best` make of a student with weights of its own."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from distill.adapters.ultralytics.plan import plan
 from distill.adapters.ultralytics.wrapper import WithTeacher
 from distill.attention.taps import Taps
 from distill.config import settings_from
+from distill.errors import InputError
 from distill.records import read_manifest
 
 from .test_inheriting import lively
@@ -150,7 +151,7 @@ def test_a_trained_student_takes_the_start_of_the_least_loss(
         return next(losses)
 
     monkeypatch.setattr(fitting, "task_loss", judge)
-    result = train(teacher=big, student=file, init="auto")
+    result = train(teacher=big, student=file, init="best")
     chosen = judged[order.index(taken)].state_dict()
     assert same(starts[0], dict(chosen))
     assert same(starts[0], weights(file)) == (taken == "own")
@@ -172,7 +173,7 @@ def test_in_every_task_starts_are_made_and_judged(
         checkpoint({**scaled, "scale": scale}, task, name=f"{task}-{scale}", nc=nc, seed=seed)
         for scale, seed in (("n", 0), ("s", 1))
     )
-    result = train(teacher=teacher, student=student, data=data[task], init="auto")
+    result = train(teacher=teacher, student=student, data=data[task], init="best")
     losses = result.manifest["initialised"]["losses"]
     assert list(losses) == ["fitted", "own, head fitted", "own"]
     assert all(0 < loss < float("inf") for loss in losses.values())
@@ -207,7 +208,7 @@ def test_starts_are_judged_on_other_images_than_they_were_fitted_to(
     monkeypatch.setattr(fitting, "IMAGES", (4, 4))
     monkeypatch.setattr(fitting, "JUDGES", 4)
     trained = train(student=student).last
-    train(teacher=big, student=trained, init="auto")
+    train(teacher=big, student=trained, init="best")
     assert [sorted(numbers) for numbers in seen] == [[0, 2, 4, 6], [1, 3, 5, 7]]
     assert fitting.spread(range(3), 5) == [0, 1, 2, 0, 1]
 
@@ -249,12 +250,19 @@ def test_images_of_many_shapes(arguments: dict[str, Any], train: Train, big: Pat
     assert found["images"] >= 16 and found["start"] == "fitted"
 
 
-def test_a_trained_students_frozen_layers_are_not_fitted(
+def test_a_trained_student_keeps_its_weights_unless_asked(
     scenes: Path, student: Path, big: Path, checkpoint: Checkpoint
 ) -> None:
+    """COCO's weights are worth more than what a fit makes, whatever the loss before training says."""
     given = {"data": str(scenes), "teacher": str(big), "student": str(checkpoint(micro(), name="given"))}
-    assert plan(settings_from(given), {"imgsz": 64, "freeze": 2}, "").own["init"] == "none"
-    assert plan(settings_from(given), {"imgsz": 64}, "").own["init"] == "auto"
+    made = plan(settings_from(given), {"imgsz": 64}, "")
+    assert made.own["init"] == "none"
+    assert "first weights: the student's own are kept (--init fit gives them up)" in made.lines
+    assert plan(settings_from({**given, "init": "best"}), {"imgsz": 64}, "").own["init"] == "best"
+    with pytest.raises(InputError, match="freeze= keeps layers as they are"):
+        plan(settings_from({**given, "init": "best"}), {"imgsz": 64, "freeze": 2}, "")
+    with pytest.raises(InputError, match="no weights of its own"):
+        plan(settings_from({**given, "init": "best", "student": str(student)}), {"imgsz": 64}, "")
 
 
 def test_autobatch_measures_a_copy_with_the_teacher(big: Path) -> None:

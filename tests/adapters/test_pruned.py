@@ -61,7 +61,7 @@ def test_a_pruned_yolo11n_is_trained_as_it_is(
     torch.save({"model": model}, file)
 
     larger = checkpoint({**tasks.yaml_model_load("yolo11n.yaml"), "scale": "s"}, seed=1)
-    result = train(student=file, teacher=larger, init="auto", response="auto")  # as when nothing is said
+    result = train(student=file, teacher=larger, init="best", response="auto")
     assert same(starts[0], weights(file)) and result.manifest["initialised"]["start"] == "own"
     for trained in (result.best, result.last):
         assert shapes(trained) == shapes(file)

@@ -30,6 +30,7 @@ from distill.records import has_bfloat16
 DEEPEST = 32  # the stride whose grid has to give enough positions
 IMAGES = 32, 256  # at least, at most
 FITTED = "fitted"
+MEASURED = "best"  # the `--init` that compares starts
 OWN = "own"  # weights that a student has been trained to
 MARGIN = 0.01  # by which the loss of another start has to be below that of its own
 JUDGES = 64  # further images, as far as there are any, on which starts are compared
@@ -40,7 +41,7 @@ INTEREST = 4  # pixels to a cell of the map of where the teacher sees something
 def fit_student(trainer: Any) -> None:
     """Fit the trainer's student to its teacher on augmented training images, in place, on every rank alike.
 
-    With `init` "auto" the student has weights of its own, and the start whose loss on further training images is
+    With `init` "best" the student has weights of its own, and the start whose loss on further training images is
     the least is taken: its own weights, its own with the head fitted, or all fitted; its own where it is a tie. What
     was done stands in `own["fitted"]`, and is told. The caller restores the random generators.
     """
@@ -57,7 +58,7 @@ def fit_student(trainer: Any) -> None:
         images = alike(list(training_images(trainer, chosen)))
         starts = dict(_starts(own, student, teacher, trainer.data["names"], images))
         losses: dict[str, float] = {}
-        if own["init"] == "auto":
+        if own["init"] == MEASURED:
             others = sorted(set(everything) - set(chosen)) or everything  # a small set has none
             judges = list(training_images(trainer, spread(others, JUDGES)))
             losses = {name: task_loss(start, judges, trainer.per_image) for name, (start, _) in starts.items()}
@@ -86,7 +87,7 @@ def _starts(
     guide = Guide(student, teacher.to(images.device), common, places, images)
     whole.to(images.device)
     yield FITTED, (whole, guide.fit(whole))
-    if own["init"] == "auto":
+    if own["init"] == MEASURED:
         head = deepcopy(student)
         yield "own, head fitted", (head, guide.fit(head, head=True))
         yield OWN, (deepcopy(student), {})

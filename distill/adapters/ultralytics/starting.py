@@ -10,12 +10,13 @@ from torch import nn
 from ultralytics.nn.modules import Concat
 
 from distill.adapters.ultralytics.checkpoints import Checkpoint
+from distill.adapters.ultralytics.fitting import MEASURED
 from distill.adapters.ultralytics.inheriting import inherit
 from distill.errors import InputError
 from distill.networks.neck import GatedConcat
 from distill.settings import Settings
 
-DRAWN, INHERITED, FITTED, MEASURED = "none", "teacher", "fit", "auto"
+DRAWN, INHERITED, FITTED = "none", "teacher", "fit"
 
 
 def first_weights(
@@ -30,20 +31,25 @@ def first_weights(
 
     `DRAWN` leaves the weights as they are, `INHERITED` takes a part of the teacher's, `FITTED` fits that part to the
     teacher, `MEASURED` finds out when the run begins whether that, or the student's own weights, are the better start.
-    `student` is a copy to be looked at, and changed; `trained` says that it has weights of its own. `auto` needs a
-    teacher that is the larger one: a copy of it would have nothing to learn. Raises InputError where `--init` asks for
-    what cannot be.
+    `student` is a copy to be looked at, and changed; `trained` says that it has weights of its own, which `auto`
+    keeps. `auto` needs a teacher that is the larger one: a copy of it would have nothing to learn. Raises InputError
+    where `--init` asks for what cannot be.
     """
     trained = trained or isinstance(arguments.get("pretrained"), (str, Path))
-    asked = settings.init in (INHERITED, FITTED)
+    asked = settings.init in (INHERITED, FITTED, MEASURED)
     if asked and teacher is None:
         raise InputError(
             f"--init {settings.init} without --teacher: name the network that the student is to be a part of"
         )
     if settings.init == INHERITED:
         _check_drawn(settings, arguments, trained)
-    frozen = trained and arguments.get("freeze")  # weights that are to be kept are not fitted
-    if settings.init == DRAWN or teacher is None or not (asked or (not frozen and _larger(teacher.module, student))):
+    if settings.init == MEASURED:
+        _check_measured(arguments, trained)
+    if settings.init == DRAWN or teacher is None:
+        return DRAWN, ()
+    if trained and not asked:
+        return DRAWN, ("first weights: the student's own are kept (--init fit gives them up)",)
+    if not (asked or _larger(teacher.module, student)):
         return DRAWN, ()
     try:
         line = _inherited(settings.init, student, teacher, names)
@@ -51,8 +57,8 @@ def first_weights(
         if asked:
             raise
         why = str(error).removeprefix("--init auto: ")
-        return DRAWN, () if trained else (f"first weights: drawn from the seed ({why})",)
-    if settings.init == "auto" and trained:
+        return DRAWN, (f"first weights: drawn from the seed ({why})",)
+    if settings.init == MEASURED:
         return MEASURED, ()
     if settings.init == INHERITED:
         return INHERITED, (line,)
@@ -64,6 +70,13 @@ def _check_drawn(settings: Settings, arguments: Mapping[str, Any], trained: bool
         raise InputError("--init teacher and pretrained= both bring the student's first weights: leave one out")
     if trained:
         raise InputError(f"--init teacher: --student {settings.student} has weights of its own: give its .yaml instead")
+
+
+def _check_measured(arguments: Mapping[str, Any], trained: bool) -> None:
+    if not trained:
+        raise InputError("--init best: the student has no weights of its own to compare with: --init fit fits it")
+    if arguments.get("freeze"):
+        raise InputError("--init best: freeze= keeps layers as they are, which it might replace: leave one out")
 
 
 def _larger(teacher: Any, student: Any) -> bool:

@@ -13,14 +13,14 @@ from ultralytics.utils.torch_utils import unset_deterministic
 
 from distill.adapters.ultralytics.columns import figures, without_ours
 from distill.adapters.ultralytics.cpu import InBfloat16, check_cpu, in_precision
-from distill.adapters.ultralytics.fitting import fit_student
+from distill.adapters.ultralytics.fitting import MEASURED, fit_student
 from distill.adapters.ultralytics.gating import gate_neck, take_gates
 from distill.adapters.ultralytics.inheriting import inherit
 from distill.adapters.ultralytics.pairing import Seen, digest_of_weights
 from distill.adapters.ultralytics.rehearsal import student_of
 from distill.adapters.ultralytics.session import Session, read_teacher, teacher_of
 from distill.adapters.ultralytics.staging import staged
-from distill.adapters.ultralytics.starting import FITTED, INHERITED, MEASURED
+from distill.adapters.ultralytics.starting import FITTED, INHERITED
 from distill.adapters.ultralytics.students import adopted
 from distill.adapters.ultralytics.supervision import taught
 from distill.adapters.ultralytics.transfer import follower_of
