@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from distill.distiller import Distiller, Step
 from distill.errors import ProofFailed, SilentTapError
+from distill.guard import REMEDY, opposed
 from distill.teacher import freeze_report
 from distill.terms.base import Reading
-from distill.weighting import norms_of, weight_for_share
+from distill.weighting import Balance, balances_of, weight_for_share
 
 FAINT = 0.02  # below this deviation it is worth a warning: the teacher's gate has hardly learned anything
 FLAT = 1e-3  # standard deviation of a gate's target, values from 0 to 1, below which there is nothing to follow
@@ -75,7 +76,7 @@ def prove(
         parameter.requires_grad_(parameter.is_floating_point())  # to see the whole path, frozen parts too
     distiller.weights = dict.fromkeys((term.name for term in distiller.terms), 1.0)
 
-    norms: dict[str, list[tuple[float, float]]] = {term.name: [] for term in distiller.terms}  # task's and own
+    balances: dict[str, list[Balance]] = {term.name: [] for term in distiller.terms}
     spreads: dict[str, float] = {}  # of each pair's target, the largest of all passes
     paths: dict[str, Check] = {}  # from the first pass that has something to compare: the first images may be empty
     silent: set[str] = set()
@@ -96,8 +97,8 @@ def prove(
             spread = reading.figures.get(f"spread_{name.removeprefix('at_')}")
             if spread is not None:
                 spreads[title] = max(spreads.get(title, 0.0), spread.item())
-        for term, found in norms_of(task, step, distiller.terms).items():
-            norms[term].append(found)
+        for term, found in balances_of(task, step, distiller.terms).items():
+            balances[term].append(found)
         leak |= any(f.requires_grad for f in step.guide.values())
     checks += [_varied(check, spreads.get(check.name, math.inf)) for check in paths.values()]
     if teacher:
@@ -106,11 +107,11 @@ def prove(
         checks.insert(1, Check("teacher", not broken, "; ".join(broken) or sound))
 
     fixed = fixed or {}
-    for name, pairs in norms.items():
-        tasks, owns = zip(*pairs, strict=True)
+    for name, found_of in balances.items():
+        tasks, owns = [found.task for found in found_of], [found.own for found in found_of]
         wanted = share[name] if isinstance(share, Mapping) else share
         weight = fixed[name] if name in fixed else weight_for_share(wanted, tasks, owns)
-        checks.append(_weight(name, weight, tasks, owns, name not in fixed))
+        checks.append(_weight(name, weight, found_of, name not in fixed))
         distiller.weights[name] = weight
     return Proof(tuple(checks), distiller.weights)
 
@@ -163,7 +164,9 @@ def _varied(check: Check, spread: float) -> Check:
     return Check(check.name, False, why)
 
 
-def _weight(term: str, weight: float, task: Sequence[float], own: Sequence[float], measured: bool) -> Check:
+def _weight(term: str, weight: float, balances: Sequence[Balance], measured: bool) -> Check:
+    task, own = [found.task for found in balances], [found.own for found in balances]
+    cosines = [found.cosine for found in balances if math.isfinite(found.cosine)]
     title = "weight" if term == "attention" else f"weight of {term}"
     if weight == 0:
         return Check(title, False, f"it is zero: the {term} loss has no effect")
@@ -172,6 +175,9 @@ def _weight(term: str, weight: float, task: Sequence[float], own: Sequence[float
     reached = weight * sum(own) / sum(task) if sum(task) > 0 else float("inf")
     how = "measured" if measured else "fixed"
     detail = f"{weight:.4g}, {how}: {reached:.3g} of the task's gradient at the tapped layers"
+    detail += f", cosine {sum(cosines) / len(cosines):.2f}" if cosines else ""
     if measured and weight > HUGE:
         return Check(title, True, f"{detail}; its loss is next to nothing: there is hardly anything to teach", True)
+    if opposed(cosines):
+        return Check(title, True, f"{detail}: it works against the task; {REMEDY}", True)
     return Check(title, True, detail)

@@ -1,9 +1,10 @@
-"""How much a term weighs: measured as its share of the gradient at the layers it reads, and followed as it changes."""
+"""How a term stands beside the task at the layers it reads: its share of the gradient there, and its direction."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -17,29 +18,56 @@ SCALE = 1024.0  # on losses before their gradients are taken: in float16 they wo
 REACH = 4.0  # a weight stays within this factor of the one it began with
 
 
-def gradient_norm(loss: Tensor, features: Iterable[Tensor]) -> float:
-    """The L2 norm of d loss / d features over all features together; 0 where none depends on the loss."""
+@dataclass(frozen=True)
+class Balance:
+    """A term beside the task where it is weighed: the norms of both gradients, and the cosine between them in [-1, 1].
+
+    Below 0 a step that serves the one costs the other. The cosine is NaN where either gradient is zero.
+    """
+
+    task: float
+    own: float
+    cosine: float
+
+
+def gradients(loss: Tensor, features: Iterable[Tensor]) -> list[Tensor | None]:
+    """d loss / d feature for each feature, in float32; None for one that the loss does not depend on."""
+    features = list(features)
     leaves = [f for f in features if f.requires_grad]
     if not loss.requires_grad or not leaves:
-        return 0.0
-    grads = torch.autograd.grad(loss, leaves, retain_graph=True, allow_unused=True)
-    total = sum((g.float().square().sum().item() for g in grads if g is not None), 0.0)
-    return float(total**0.5)
+        return [None] * len(features)
+    found = iter(torch.autograd.grad(loss, leaves, retain_graph=True, allow_unused=True))
+    taken = [next(found) if f.requires_grad else None for f in features]
+    return [None if g is None else g.float() for g in taken]
 
 
-def norms_of(task: Tensor, step: Step, terms: Iterable[Term], scale: float = 1.0) -> dict[str, tuple[float, float]]:
-    """For each term by name, the gradient norms of the task's loss and of its own where the term is weighed.
+def norm_of(parts: Iterable[Tensor | None]) -> float:
+    """The L2 norm over all parts together."""
+    return math.sqrt(sum((g.square().sum().item() for g in parts if g is not None), 0.0))
+
+
+def balances_of(task: Tensor, step: Step, terms: Iterable[Term], scale: float = 1.0) -> dict[str, Balance]:
+    """How each term, by name, stands beside the task's loss at the layers where it is weighed.
 
     Losses are multiplied by `scale` first. Where terms are weighed at the same layers the task's is taken once.
     """
-    whole: dict[frozenset[str], float] = {}
+    whole: dict[tuple[str, ...], list[Tensor | None]] = {}
     found = {}
     for term in terms:
-        features = [step.features[layer] for layer in dict.fromkeys(term.at)]
-        if (layers := frozenset(term.at)) not in whole:
-            whole[layers] = gradient_norm(scale * task, features)
-        found[term.name] = whole[layers], gradient_norm(scale * step.of_term(term.name), features)
+        layers = tuple(sorted(set(term.at)))
+        features = [step.features[layer] for layer in layers]
+        if layers not in whole:
+            whole[layers] = gradients(scale * task, features)
+        found[term.name] = _balance(whole[layers], gradients(scale * step.of_term(term.name), features))
     return found
+
+
+def _balance(task: Sequence[Tensor | None], own: Sequence[Tensor | None]) -> Balance:
+    both = norm_of(task), norm_of(own)
+    pairs = [(a, b) for a, b in zip(task, own, strict=True) if a is not None and b is not None]
+    dot = sum((a * b).sum().item() for a, b in pairs)
+    product = both[0] * both[1]
+    return Balance(*both, dot / product if 0 < product < math.inf else math.nan)
 
 
 def weight_for_share(share: float, task: Iterable[float], term: Iterable[float]) -> float:
@@ -51,13 +79,23 @@ def weight_for_share(share: float, task: Iterable[float], term: Iterable[float])
     return share * sum(task) / own if own > 0 else float("inf")
 
 
+def due(batch: Batch) -> bool:
+    """Is this training batch one to measure on?"""
+    return (batch.epoch * batch.steps + batch.step) % EVERY == EVERY - 1
+
+
+def measure(task: Tensor, step: Step, distiller: Distiller) -> dict[str, Balance]:
+    """How the terms stand beside the task's loss per image, not yet backward; nothing where the schedule is at rest."""
+    return balances_of(task, step, distiller.terms, SCALE) if step.readings else {}
+
+
 class Follower:
     """Keeps each term's gradient at its share of the task's while both change, slowly and within bounds.
 
     Every `EVERY` steps the norms are measured anew on that step's batch, and the weight goes `PACE` of the way, on a
     logarithmic scale, to the one that would give the share exactly; it never leaves `REACH` times its first value, so
     that a term whose work is done is not driven on for ever. `shares` names the terms that are followed: one with a
-    fixed weight is left out. The distiller's weights are changed in place.
+    fixed weight is left out. The distiller's weights are changed in place, by whoever measures (`due`).
     """
 
     def __init__(self, distiller: Distiller, shares: Mapping[str, float], first: Mapping[str, float]) -> None:
@@ -65,20 +103,16 @@ class Follower:
         self.shares = dict(shares)
         self.first = dict(first)
 
-    def due(self, batch: Batch) -> bool:
-        """Is this batch one to measure on?"""
-        return (batch.epoch * batch.steps + batch.step) % EVERY == EVERY - 1
+    def wanted(self, balances: Mapping[str, Balance]) -> dict[str, float]:
+        """The weights that would have given the shares, from what `measure` found on a batch.
 
-    def measure(self, task: Tensor, step: Step) -> dict[str, float]:
-        """The weights that would give the shares on this batch; `task` is the task's loss per image, not yet backward.
-
-        A term that is at rest, or has no gradient here, is left out.
+        A term that is at rest, or has no gradient there, is left out.
         """
-        followed = [term for term in self.distiller.terms if term.name in self.shares and step.readings]
         wanted: dict[str, float] = {}
-        for name, (whole, own) in norms_of(task, step, followed, SCALE).items():
-            own *= self.distiller.fraction**0.5  # over a part of the batch its norm is larger, as for a smaller batch
-            weight = self.distiller.weights[name] * weight_for_share(self.shares[name], [whole], [own])
+        for name in self.shares.keys() & balances.keys():
+            found = balances[name]
+            own = found.own * self.distiller.fraction**0.5  # over a part of the batch its norm is larger
+            weight = self.distiller.weights[name] * weight_for_share(self.shares[name], [found.task], [own])
             if 0 < weight < math.inf:
                 wanted[name] = weight
         return wanted

@@ -14,7 +14,7 @@ from distill.distiller import Distiller, Step
 from distill.teacher import Teacher
 from distill.terms.attention import AttentionTerm, l2, squared
 from distill.terms.base import Batch, Reading
-from distill.weighting import EVERY, REACH, Follower, gradient_norm, norms_of, weight_for_share
+from distill.weighting import EVERY, REACH, Follower, balances_of, due, gradients, measure, norm_of, weight_for_share
 
 
 @pytest.fixture
@@ -22,6 +22,10 @@ def features():
     torch.manual_seed(0)
     first = nn.Conv2d(3, 4, 3)(torch.rand(2, 3, 8, 8))
     return [first, nn.Conv2d(4, 6, 3)(first.relu())]  # the second depends on the first
+
+
+def gradient_norm(loss, features):
+    return norm_of(gradients(loss, features))
 
 
 def by_hand(loss, features):
@@ -61,14 +65,17 @@ def test_terms_are_weighed_each_at_its_own_layers_and_the_task_once_at_each(feat
     step.terms = {name: name for name in losses}
     terms = [SimpleNamespace(name=n, at=at) for n, at in (("one", ("a", "b")), ("two", ("b",)), ("three", ("b", "b")))]
     taken = []
-    original = weighting.gradient_norm
-    monkeypatch.setattr(weighting, "gradient_norm", lambda loss, at: taken.append(loss) or original(loss, at))
-    found = norms_of(task, step, terms, scale=8.0)
+    original = weighting.gradients
+    monkeypatch.setattr(weighting, "gradients", lambda loss, at: taken.append(loss) or original(loss, at))
+    found = balances_of(task, step, terms, scale=8.0)
     assert len(taken) == 5  # three of their own, the task's at {a, b} and at {b}
     for name, at in (("one", features), ("two", [second]), ("three", [second])):
         ours = torch.autograd.grad(16 * losses[name], at, retain_graph=True, allow_unused=True)
         norm = sum(g.square().sum().item() for g in ours if g is not None) ** 0.5
-        assert found[name] == pytest.approx((8 * by_hand(task, at), norm), rel=1e-5)
+        assert (found[name].task, found[name].own) == pytest.approx((8 * by_hand(task, at), norm), rel=1e-5)
+        both = torch.autograd.grad(task, at, retain_graph=True)
+        dot = sum((a * b).sum().item() for a, b in zip(both, ours) if b is not None)
+        assert found[name].cosine == pytest.approx(dot / by_hand(task, at) / norm, rel=1e-4)
 
 
 def test_measuring_leaves_the_graph_and_the_gradients_alone(features):
@@ -133,7 +140,7 @@ def test_it_measures_the_weight_that_gives_the_share_whatever_the_weight_is_now(
     network = Two()
     for weight in (0.01, 1.0, 300.0):
         distiller, follower = following(0.3, weight)
-        wanted = follower.measure(*passed(distiller, network))
+        wanted = follower.wanted(measure(*passed(distiller, network), distiller))
         distiller.weights.update(wanted)
         assert reached(distiller, *passed(distiller, network)) == pytest.approx(0.3, rel=1e-4)
 
@@ -153,11 +160,11 @@ def test_it_goes_a_tenth_of_the_way_and_stays_within_its_reach():
 def test_followed_often_enough_the_share_is_what_was_asked_for_when_the_task_changes():
     network = Two()
     distiller, follower = following(0.2)
-    distiller.weights.update(follower.measure(*passed(distiller, network)))
+    distiller.weights.update(follower.wanted(measure(*passed(distiller, network), distiller)))
     follower.first = dict(distiller.weights)
     assert reached(distiller, *passed(distiller, network, scale=3.0)) == pytest.approx(0.2 / 3, rel=1e-3)
     for _ in range(60):
-        follower.move(follower.measure(*passed(distiller, network, scale=3.0)))
+        follower.move(follower.wanted(measure(*passed(distiller, network, scale=3.0), distiller)))
     assert reached(distiller, *passed(distiller, network, scale=3.0)) == pytest.approx(0.2, rel=0.01)
 
 
@@ -168,7 +175,7 @@ def test_the_gradients_of_the_step_are_not_touched():
     for measured in (False, True):
         task, step = passed(distiller, network)
         if measured:
-            follower.measure(task, step)
+            follower.wanted(measure(task, step, distiller))
         network.zero_grad()
         (task + step.losses()["at_P1"]).backward()
         gradients.append([p.grad.clone() for p in network.parameters()])
@@ -179,21 +186,37 @@ def test_a_part_of_the_batch_gives_about_the_weight_that_the_whole_gives():
     network, found = Two(), []
     for fraction in (1.0, 0.25):
         distiller, follower = following(fraction=fraction)
-        values = [follower.measure(*passed(distiller, network, images=64))["attention"] for _ in range(3)]
+        values = [
+            follower.wanted(measure(*passed(distiller, network, images=64), distiller))["attention"] for _ in range(3)
+        ]
         found.append(sum(values) / 3)
     assert found[1] == pytest.approx(found[0], rel=0.15)
 
 
 def test_terms_with_a_fixed_weight_or_at_rest_are_left_alone():
     distiller, follower = following(followed=())
-    assert follower.measure(*passed(distiller, Two())) == {}
+    assert follower.wanted(measure(*passed(distiller, Two()), distiller)) == {}
     distiller, follower = following()
     task, step = passed(distiller, Two())
     step.readings.clear()
-    assert follower.measure(task, step) == {}
+    assert measure(task, step, distiller) == {}
 
 
 def test_it_is_due_every_so_many_steps_over_epochs():
-    _, follower = following()
-    due = [n for n in range(3 * EVERY) if follower.due(Batch(torch.zeros(1), epoch=n // 7, step=n % 7, steps=7))]
-    assert due == [EVERY - 1, 2 * EVERY - 1, 3 * EVERY - 1]
+    found = [n for n in range(3 * EVERY) if due(Batch(torch.zeros(1), epoch=n // 7, step=n % 7, steps=7))]
+    assert found == [EVERY - 1, 2 * EVERY - 1, 3 * EVERY - 1]
+
+
+# ---- direction
+
+
+def test_the_cosine_is_one_for_the_task_itself_and_minus_one_against_it(features):
+    task = features[1].square().sum()
+    step = Step(features={"a": features[0], "b": features[1]}, weights={"with": 3.0, "against": 0.5})
+    step.readings = {"with": Reading(task, {}), "against": Reading(-task, {})}
+    step.terms = {name: name for name in step.readings}
+    terms = [SimpleNamespace(name=name, at=("a", "b")) for name in step.readings]
+    found = balances_of(task, step, terms)
+    assert found["with"].cosine == pytest.approx(1, abs=1e-5) and found["against"].cosine == pytest.approx(-1, abs=1e-5)
+    step.readings["with"] = Reading(torch.zeros(()), {})
+    assert math.isnan(balances_of(task, step, terms)["with"].cosine)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from distill.guard import REMEDY, title
 from distill.jobs.course import CURVES
 from distill.records import HEATMAPS
 from distill.text import aligned
@@ -18,6 +19,10 @@ OUTPUTS = (
     ("iou_box", "boxes", "mean IoU"),
     ("agree_cls_one", "class scores, one per object", "share of cells with the same best class"),
     ("iou_box_one", "boxes, one per object", "mean IoU"),
+)
+FIRST = (
+    "\nbest.pt holds the first weights: after no epoch did the student do better on the validation images.\n"
+    "Training from them needs a lower learning rate, more images, or no more than them."
 )
 FLAT = 1e-4  # standard deviation of alpha below which its correlation with anything is that of rounding
 GATED = (
@@ -41,6 +46,8 @@ def summary(result: TrainResult) -> str:
         parts.append(_gates(result))
     if "step_ratio" in manifest.get("before", {}):
         parts.append(_weights(manifest))
+    if manifest.get("directions"):
+        parts.append(_directions(manifest))
     if (epoch := manifest["after"].get("epoch_95")) is not None:
         parts.append(f"The Dice first reached 95 % of the last epoch's in epoch {epoch}; best.ckpt is of epoch "
                      f"{manifest['after']['epoch']}.")  # fmt: skip
@@ -60,7 +67,7 @@ def _networks(result: TrainResult) -> str:
     if before:
         rows.append(("student before", *_figures(before["student"]["metrics"].get(key), trained)))
     rows.append(("student after", *_figures(result.metrics[key], trained)))
-    return aligned(rows)
+    return aligned(rows) + (FIRST if manifest["after"].get("first_is_best") else "")
 
 
 def _figures(score: float | None, profile: Mapping[str, Any]) -> Row:
@@ -125,6 +132,15 @@ def _weights(manifest: Mapping[str, Any]) -> str:
     each = ", ".join(f"{name} {weight:.4g}{moved[name]}" for name, weight in first.items())
     teacher = f"; teacher in {manifest['teacher_precision']}" if manifest["teacher"] else ""
     return f"weights: {each}{teacher}; a step costs {manifest['before']['step_ratio']:.2f} times a plain one"
+
+
+def _directions(manifest: Mapping[str, Any]) -> str:
+    each = ", ".join(f"{title(name)} {cosine:.2f}" for name, cosine in manifest["directions"].items())
+    line = f"teaching and task, cosine of their gradients over the run: {each}"
+    if against := manifest.get("against"):
+        names = " and ".join(map(title, against))
+        line += f"\nwarning: {names} worked against the task; {REMEDY}"
+    return line
 
 
 def _files(result: TrainResult) -> str:

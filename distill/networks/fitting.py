@@ -9,11 +9,13 @@ errors from adding up (Zhang et al. 2016, arXiv 1505.06798; with channels chosen
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from itertools import pairwise
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -21,27 +23,40 @@ from torch import Tensor, nn
 
 from distill.modes import as_found
 from distill.networks.channels import Axis
+from distill.networks.noting import note
 from distill.progress import progress
 
-POSITIONS = 20_000  # of a layer's grids over all images that its problem is posed on
-FOCUSED = 0.5  # of them are drawn by interest, the others evenly
 BACKGROUND = 0.02  # what a position without interest weighs where outputs are told apart
 FAINT = 1e-3  # of a standard deviation: what varies less, in logits or behind a BatchNorm, says nothing to be fitted to
 TINY = 1e-12
-AT_ONCE = 16  # images in a forward pass of the large network
-RIDGE = 1e-3  # of each input's variance
+RIDGES = 1e-3, 1e-2, 0.1, 1.0  # of each input's variance, from the one that is tried first
+SHARPEST = 10.0  # of what is fitted
 
 
 @dataclass(frozen=True)
 class Target:
     """What a convolution is to give: `values` (n, C) at the `where` (n,) among its positions over the batch.
 
-    NaN stands in channels that have no counterpart. `weights` (n,) say how much each position counts.
+    NaN stands in channels that have no counterpart. `weights` (n,) say how much each position counts. `gains` (C,) are
+    what the large network's BatchNorm multiplies each channel by, |gamma| / sqrt(variance).
     """
 
     where: Tensor
     values: Tensor
     weights: Tensor | None = None
+    gains: Tensor | None = None
+
+
+class Solved(NamedTuple):
+    """How well a convolution could be fitted, and how safely.
+
+    `r2` is the share of the target's variance that it tells, `sharpness` the largest of its outputs' (`sharpness`),
+    `gain` the largest factor of its BatchNorm, |gamma| / sqrt(variance), 0 where there is none.
+    """
+
+    r2: float
+    sharpness: float
+    gain: float = 0.0
 
 
 @torch.no_grad()
@@ -60,29 +75,28 @@ def targets_of(
     as probabilities; `scores` (B, 1, H, W) by convolution weigh the positions of outputs that are mostly background.
     The large network sees a few images at a time.
     """
-    modules, notes = dict(large.named_modules()), dict[str, _Note]()
-    handles = []
-    with as_found(large):
-        large.eval()
-        try:
-            for i, (name, norm) in enumerate(convolutions.items()):
-                place, score = places.get((f"{name}.weight", 0)), (scores or {}).get(name)
-                notes[name] = _Note(len(images), place, i, interest, score)
-                handles.append(modules[norm or name].register_forward_hook(notes[name]))
-            parts = images.split(AT_ONCE)
-            for part in progress(parts, "batches seen by the teacher", len(parts)):
-                large(part)
-        finally:
-            for handle in handles:
-                handle.remove()
-    return {name: note.target() for name, note in notes.items() if note.parts}
+    modules = dict(large.named_modules())
+    notes = note(large, {name: norm or name for name, norm in convolutions.items()}, images, interest)
+    targets = {}
+    for name, (where, values) in notes.items():
+        place, score = places.get((f"{name}.weight", 0)), (scores or {}).get(name)
+        gains = _gains(modules[convolutions[name]]) if convolutions[name] else None
+        if place is not None:
+            place = place.to(values.device)
+            there = (place >= 0) & (place < values.shape[1])
+            taken = place.where(there, 0)
+            values = torch.where(there, values[:, taken], torch.nan)
+            gains = None if gains is None else gains[taken]
+        weights = None if score is None else score.flatten()[where].to(values) + BACKGROUND
+        targets[name] = Target(where, values, weights, gains)
+    return targets
 
 
 @torch.no_grad()
 def fit(
     small: nn.Module, targets: Mapping[str, Target], convolutions: Mapping[str, str], images: Tensor
-) -> dict[str, float]:
-    """Overwrite the weights of the network's `convolutions`; R^2 of each, on the positions it was fitted on.
+) -> dict[str, Solved]:
+    """Overwrite the weights of the network's `convolutions`; how well each could be, on the positions it was fitted on.
 
     The `images` are those of the targets; they go through at once, for a layer is solved on all of them. A BatchNorm
     gets the statistics that its convolution then has on them, and gives what it gives a standard deviation as large as
@@ -93,10 +107,10 @@ def fit(
     modules = dict(small.named_modules())
     fitted = [n for n in convolutions if n in targets and targets[n].values.shape[1] == modules[n].out_channels]
     ticks = progress(fitted, "convolutions fitted", len(fitted))
-    told: dict[str, float] = {}
+    told: dict[str, Solved] = {}
 
-    def tell(name: str, r2: float) -> None:
-        told[name] = r2
+    def tell(name: str, solved: Solved) -> None:
+        told[name] = solved
         next(ticks, None)
 
     handles = []
@@ -116,61 +130,17 @@ def fit(
     return told
 
 
-class _Note:
-    """A hook that keeps the large network's output at some positions, in the channels that the small one has."""
-
-    def __init__(
-        self, batch: int, place: Tensor | None, seed: int, interest: Tensor | None, score: Tensor | None
-    ) -> None:
-        self.batch, self.place, self.seed, self.interest, self.score = batch, place, seed, interest, score
-        self.parts: list[Tensor] = []
-        self.where = torch.empty(0, dtype=torch.long)
-        self._seen = 0
-
-    def __call__(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        if not self.parts:
-            self.where = _positions(self.batch, output.shape[2:], self.seed, self.interest).to(output.device)
-        end = self._seen + len(output) * output.shape[2:].numel()
-        here = self.where[(self.where >= self._seen) & (self.where < end)] - self._seen
-        self.parts.append(output.movedim(1, -1).flatten(0, -2)[here].float())  # (n, C)
-        self._seen = end
-
-    def target(self) -> Target:
-        values = torch.cat(self.parts)
-        if self.place is not None:
-            place = self.place.to(values.device)
-            there = (place >= 0) & (place < values.shape[1])
-            values = torch.where(there, values[:, place.where(there, 0)], torch.nan)
-        weights = None if self.score is None else self.score.flatten()[self.where].to(values) + BACKGROUND
-        return Target(self.where, values, weights)
-
-
-def _positions(batch: int, grid: torch.Size, seed: int, interest: Tensor | None) -> Tensor:
-    """The numbers of some of a batch's positions, in ascending order: outputs are noted part by part."""
-    total = batch * grid.numel()
-    if total <= POSITIONS:
-        return torch.arange(total)
-    generator = torch.Generator().manual_seed(seed)
-    evenly = torch.randperm(total, generator=generator)
-    if interest is None:
-        return evenly[:POSITIONS].sort().values
-    chances = F.adaptive_max_pool2d(interest.float().cpu(), tuple(grid)).flatten()
-    drawn = torch.rand(total, generator=generator).log() / chances.clamp(min=1e-6)  # without replacement, by their keys
-    count = int(FOCUSED * POSITIONS)
-    return torch.cat([drawn.topk(count).indices, evenly[: POSITIONS - count]]).unique()
-
-
 class _Solve:
     """Hooks that set a convolution's weights just before it runs, on the inputs that it is about to get."""
 
-    def __init__(self, target: Target, norm: Any, tell: Callable[[float], None]) -> None:
+    def __init__(self, target: Target, norm: Any, tell: Callable[[Solved], None]) -> None:
         self.target, self.norm, self.tell = target, norm, tell
 
     def before(self, conv: Any, inputs: tuple[Tensor, ...]) -> None:
         values = self.target.values.nan_to_num()
         x = _patches(inputs[0].float(), conv, self.target.where)  # (n, groups, p)
-        slope, offset, told = least_squares(x, values.unflatten(1, (conv.groups, -1)), self.target.weights)
-        self.tell(told)
+        found = least_squares(x, values.unflatten(1, (conv.groups, -1)), self.target.weights, SHARPEST)
+        slope, offset, self.solved = found.slope, found.offset, Solved(found.r2, found.sharpness)
         weight = slope.transpose(1, 2).reshape(conv.weight.shape)
         self.spread, self.mean = values.std(0), values.mean(0)
         self.chosen = ~self.target.values[0].isnan() & (self.spread > FAINT) & weight.flatten(1).isfinite().all(1)
@@ -178,23 +148,32 @@ class _Solve:
             _put(conv.weight, weight, self.chosen)
             _put(conv.bias, offset.flatten(), self.chosen)
             return
-        # a BatchNorm undoes any scale: weights keep the size that they had, which weight decay and optimizers feel
-        size = conv.weight.flatten(1).norm(dim=1).to(weight) / weight.flatten(1).norm(dim=1).clamp(min=TINY)
-        given = torch.einsum("ngp,gpq->ngq", x, slope).flatten(1) * size  # (n, C)
-        self.given = given.mean(0), given.std(0)
-        self.chosen &= self.given[1] > 0
+        # a BatchNorm undoes any scale: weights get the one at which its gain is the large network's, whose training
+        # found it to be good; with a larger gain the first steps would throw the network off
+        given = torch.einsum("ngp,gpq->ngq", x, slope).flatten(1)  # (n, C)
+        assert self.target.gains is not None
+        size = self.spread / given.std(0).clamp(min=TINY) / self.target.gains
+        self.given = given.mean(0) * size
+        self.chosen &= (given.std(0) > 0) & size.isfinite()
         _put(conv.weight, weight * size.view(-1, *[1] * (weight.dim() - 1)), self.chosen)
 
     def after(self, conv: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         """A BatchNorm gets the statistics of all positions, as in training, and the fitted slope and offset."""
         if self.norm is None:
+            self.tell(self.solved)
             return
         variance, mean = torch.var_mean(output.float(), dim=(0, 2, 3))
-        gain = self.spread / self.given[1].clamp(min=TINY)
+        gain = self.target.gains
+        assert gain is not None
         _put(self.norm.running_mean, mean, self.chosen)
         _put(self.norm.running_var, variance, self.chosen)
         _put(self.norm.weight, gain * (variance + self.norm.eps).sqrt(), self.chosen)
-        _put(self.norm.bias, self.mean + (mean - self.given[0]) * gain, self.chosen)
+        _put(self.norm.bias, self.mean + (mean - self.given) * gain, self.chosen)
+        self.tell(self.solved._replace(gain=float(_gains(self.norm).max())))
+
+
+def _gains(norm: Any) -> Tensor:
+    return (norm.weight.abs() / (norm.running_var + norm.eps).sqrt()).float()
 
 
 def _put(tensor: Tensor, values: Tensor, rows: Tensor) -> None:
@@ -216,10 +195,22 @@ def _patches(x: Tensor, conv: Any, where: Tensor) -> Tensor:
     return torch.stack(taps, dim=-1).flatten(1).unflatten(1, (conv.groups, -1))
 
 
-def least_squares(x: Tensor, y: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tensor, float]:
+class Solution(NamedTuple):
+    """Of a linear problem: slope (g, p, q), offset (g, q), R^2 of all, and the largest sharpness."""
+
+    slope: Tensor
+    offset: Tensor
+    r2: float
+    sharpness: float
+
+
+def least_squares(x: Tensor, y: Tensor, weights: Tensor | None = None, sharpest: float = math.inf) -> Solution:
     """x (n, g, p) @ slope (g, p, q) + offset (g, q) nearest to y (n, g, q), for each of g groups; and its R^2.
 
-    `weights` (n,) say how much each of the n counts. Each x is shrunk by `RIDGE` of its variance.
+    `weights` (n,) say how much each of the n counts. Each x is shrunk by `RIDGES[0]` of its variance. A column of slope
+    that is still sharper than `sharpest` is shrunk by the next of them, and so on. Sharpness is how far the sum would
+    spread if its inputs had nothing to do with each other, over how far it does: a small difference of large numbers is
+    sharp, and the least step of training tells another thing.
     """
     x, y = x.movedim(1, 0), y.movedim(1, 0)  # (g, n, p), (g, n, q)
     w = torch.ones(x.shape[1], device=x.device) if weights is None else weights
@@ -231,8 +222,22 @@ def least_squares(x: Tensor, y: Tensor, weights: Tensor | None = None) -> tuple[
     xx, xy = (weighed @ x).to(exact), (weighed @ y).to(exact)  # (g, p, p), (g, p, q)
     scale = xx.diagonal(dim1=1, dim2=2).clamp(min=1e-12).sqrt().unsqueeze(2)  # (g, p, 1)
     alike = xx / scale / scale.transpose(1, 2)
-    alike.diagonal(dim1=1, dim2=2).add_(RIDGE)
-    slope = (torch.linalg.solve(alike, xy / scale) / scale).to(x)
+    solution = torch.zeros_like(xy)
+    sharp = torch.ones_like(xy[:, :1], dtype=torch.bool)  # (g, 1, q)
+    for before, ridge in pairwise((0.0, *RIDGES)):
+        alike.diagonal(dim1=1, dim2=2).add_(ridge - before)
+        solution = torch.where(sharp, torch.linalg.solve(alike, xy / scale) / scale, solution)
+        found = sharpness(solution, xx)
+        sharp &= found > sharpest
+        if not sharp.any():
+            break
+    slope = solution.to(x)
     left = (w * (y - x @ slope).square()).sum()
     whole = (w * y.square()).sum().clamp(min=1e-30)
-    return slope, (mean_y - mean_x @ slope).squeeze(1), float(1 - left / whole)
+    return Solution(slope, (mean_y - mean_x @ slope).squeeze(1), float(1 - left / whole), float(found.max()))
+
+
+def sharpness(slope: Tensor, xx: Tensor) -> Tensor:
+    """Of each column of slope (g, p, q), for inputs of covariance xx (g, p, p): (g, 1, q), 1 if they are unrelated."""
+    loose = (xx.diagonal(dim1=1, dim2=2).unsqueeze(2) * slope.square()).sum(1, keepdim=True)
+    return (loose / (slope * (xx @ slope)).sum(1, keepdim=True).clamp(min=1e-30)).sqrt()

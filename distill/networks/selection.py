@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -11,16 +11,25 @@ from torch import Tensor
 from distill.errors import InputError
 from distill.networks.channels import Axis, Channels, Piece
 
+COPY = 0.02  # of a channel's power: what others leave of it below that is noise, and the channel a copy
 Matches = Mapping[Axis, list[tuple[Piece, Piece]]]
 
 
-def select(small: Channels, large: Channels, shared: Collection[str], value: Tensor) -> dict[Axis, Tensor]:
+def select(
+    small: Channels,
+    large: Channels,
+    shared: Collection[str],
+    value: Tensor,
+    grams: Callable[[Sequence[int]], Tensor] | None = None,
+) -> dict[Axis, Tensor]:
     """For each axis of the small network's tensors (C,) positions along the large one's, ascending in each piece.
 
     `shared` are the tensors that correspond, `value` (K,) tells what each class of the large network's channels is
-    worth. What the small network ties lies in the same positions wherever it occurs. Of outputs, which nothing reads,
-    all are taken or, with -1 for a position, none. Axes that cannot be followed are missing. Raises InputError if what
-    connects layers of the small network is larger than in the large one.
+    worth. With `grams`, the inner products (C, C) of what channels of the large network carry, those are taken that
+    tell the most of all, so that of two alike there is one. What the small network ties lies in the same positions
+    wherever it occurs. Of outputs, which nothing reads, all are taken or, with -1 for a position, none. Axes that
+    cannot be followed are missing. Raises InputError if what connects layers of the small network is larger than in the
+    large one.
     """
     matches = _matches(small, large, shared, value)
     groups: dict[int, dict[int, list[int]]] = defaultdict(dict)  # what a class of the small network is taken from
@@ -31,8 +40,12 @@ def select(small: Channels, large: Channels, shared: Collection[str], value: Ten
         size = len(mine.classes)
         if _is_output(its, large) and size != len(its.classes):
             return torch.full((size,), -1)
-        worth = torch.stack([value[classes] for classes in groups[mine.classes[0]].values()]).sum(0)
-        return its.start + worth.argsort(descending=True, stable=True)[:size].sort().values
+        sources = groups[mine.classes[0]].values()
+        order = torch.stack([value[classes] for classes in sources]).sum(0).argsort(descending=True, stable=True)
+        if grams is not None:
+            found = telling(sum(map(grams, sources), torch.zeros(())), size)
+            order = torch.cat([found, order[~torch.isin(order, found)]])  # the rest as far as there is room
+        return its.start + order[:size].sort().values
 
     odd = {mine for mine, group in groups.items() if len({len(classes) for classes in group.values()}) > 1}
     return {
@@ -40,6 +53,26 @@ def select(small: Channels, large: Channels, shared: Collection[str], value: Ten
         for axis, found in matches.items()
         if odd.isdisjoint(mine.classes[0] for mine, _ in found)  # taken from groups of several sizes: none fits all
     }
+
+
+def telling(gram: Tensor, size: int) -> Tensor:
+    """At most `size` numbers of channels from which all can be told best, by their inner products `gram` (C, C).
+
+    Greedy column selection (Farahat et al. 2011, arXiv 1112.6234, in its plain form): the channel that explains the
+    most of what is left unexplained comes next; those that say nothing new never come.
+    """
+    left = gram.clone()
+    noise = COPY * gram.diagonal()
+    chosen: list[int] = []
+    while len(chosen) < size:
+        own = left.diagonal()
+        explained = left.square().sum(0) / own.clamp(min=1e-30)
+        best = int(torch.where(own > noise, explained, -1.0).argmax())
+        if own[best] <= noise[best]:
+            break
+        chosen.append(best)
+        left -= torch.outer(left[:, best], left[best]) / own[best].clone()
+    return torch.tensor(chosen, dtype=torch.long)
 
 
 def evenly(size: int, full: int) -> Tensor:

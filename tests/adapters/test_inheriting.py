@@ -19,6 +19,7 @@ from distill.adapters.ultralytics.anatomy import gates_of
 from distill.adapters.ultralytics.gating import gate_neck
 from distill.adapters.ultralytics.inheriting import Inherited, inherit
 from distill.adapters.ultralytics.plan import plan
+from distill.adapters.ultralytics.worth import channels_in, values_of
 from distill.config import settings_from
 from distill.jobs.checks import doctor
 from distill.networks.selection import select
@@ -58,9 +59,9 @@ def lively(yaml: str | dict[str, Any], task: str = "detect", seed: int = 1, nc: 
 
 def kept(student: Any, teacher: Any, seed: int = 0) -> dict[tuple[str, int], Tensor]:
     """Where the student's channels lie if what the teacher's are worth were drawn."""
-    theirs = inheriting._channels(teacher)
+    theirs = channels_in(teacher)
     value = torch.rand(theirs.count, generator=torch.Generator().manual_seed(seed))
-    return select(inheriting._channels(student), theirs, inheriting.shared_tensors(student, teacher), value)
+    return select(channels_in(student), theirs, inheriting.shared_tensors(student, teacher), value)
 
 
 def outputs(model: Any, size: int = 96) -> list[Tensor]:
@@ -90,7 +91,7 @@ def tensors(found: Any) -> Iterator[Tensor]:
 def check_part(large: str, task: str, small: str) -> None:
     """Of each group of the teacher's channels only as many write anything as the student has; it has to find them."""
     teacher, student = lively(large, task), network(small, task)
-    places, readers = kept(student, teacher), inheriting._channels(teacher).readers
+    places, readers = kept(student, teacher), channels_in(teacher).readers
     assert sum(place.tolist() != list(range(len(place))) for place in places.values()) > len(places) / 2
     with torch.no_grad():
         for name, tensor in teacher.state_dict().items():
@@ -175,16 +176,21 @@ def test_the_same_every_time_and_nothing_drawn() -> None:
 # ---- which channels
 
 
+def worthy(teacher: Any, channels: Any) -> torch.Tensor:
+    carried, read = values_of(teacher, channels)
+    return carried * read
+
+
 def test_a_channel_that_is_scaled_and_read_as_much_less_is_worth_the_same() -> None:
     teacher = lively(micro(2))
-    before = inheriting._values(teacher, channels := inheriting._channels(teacher))
+    before = worthy(teacher, channels := channels_in(teacher))
     with torch.no_grad():
         teacher.model[0].act = nn.Identity()  # which scales along
-        linear = inheriting._values(teacher, channels)
+        linear = worthy(teacher, channels)
         teacher.model[0].bn.weight[3] *= 8
         teacher.model[0].bn.bias[3] *= 8
         teacher.model[1].conv.weight[:, 3] /= 8
-    torch.testing.assert_close(inheriting._values(teacher, channels), linear)
+    torch.testing.assert_close(worthy(teacher, channels), linear)
     assert not torch.equal(before, linear)
 
 
@@ -194,8 +200,8 @@ def test_a_channel_that_its_activation_shuts_is_worth_nothing() -> None:
     with torch.no_grad():
         teacher.model[0].bn.weight[3] = 4
         teacher.model[0].bn.bias[3] = -40
-    found = inheriting._channels(teacher)
-    value = inheriting._values(teacher, found)[found.classes(("model.0.conv.weight", 0))]
+    found = channels_in(teacher)
+    value = worthy(teacher, found)[found.classes(("model.0.conv.weight", 0))]
     assert value[3] < 1e-9 < value.median()
 
 

@@ -28,7 +28,7 @@ from distill.attention.taps import Taps
 from distill.config import settings_from
 from distill.records import read_manifest
 from distill.terms.dense import Shared
-from distill.weighting import Follower
+from distill.weighting import Follower, measure
 
 from .tiny import RTDETR, halved, micro, network, rows, same, weights
 
@@ -253,7 +253,7 @@ def test_each_branch_of_an_end_to_end_head_is_weighed_where_its_own_task_has_a_g
         model.criterion.o2m, model.criterion.o2o = many, one
         with distiller.watch(model, as_batch(batch)) as step:
             task = model(batch)[0].sum()
-        return Follower(distiller, shares_of(own), distiller.weights).measure(task, step)
+        return Follower(distiller, shares_of(own), distiller.weights).wanted(measure(task, step, distiller))
 
     first, last = wanted(0.8, 0.2), wanted(0.1, 0.9)  # Ultralytics' gains in the first and the last epoch
     assert {name: last[name] / first[name] for name in terms} == pytest.approx(

@@ -11,7 +11,7 @@ from torch.nn import Sequential
 
 from distill.errors import InputError
 from distill.networks.channels import Channels
-from distill.networks.selection import evenly, select
+from distill.networks.selection import evenly, select, telling
 
 from .test_channels import attention, conv, follow
 
@@ -129,3 +129,36 @@ def test_unknown_channels_have_no_place() -> None:
 )
 def test_evenly(size: int, full: int, places: list[int]) -> None:
     assert evenly(size, full).tolist() == places
+
+
+# ---- channels that tell different things
+
+
+def test_of_two_alike_one_is_taken_and_the_weaker_other_before_the_copy() -> None:
+    signals = torch.randn(500, 3, generator=torch.Generator().manual_seed(0)) * torch.tensor([3.0, 2.0, 1.0])
+    copies = torch.cat([signals[:, :1], signals[:, :1] * 1.01, signals[:, 1:2], signals[:, 2:]], 1).double()
+    found = telling(copies.T @ copies, 3).tolist()
+    assert found == [1, 2, 3]  # the better one of the copies, then what is new
+    assert len(telling(copies.T @ copies, 4)) == 3  # the fourth says nothing new
+
+
+def test_a_channel_that_tells_of_many_comes_before_a_stronger_one_that_tells_of_itself() -> None:
+    basis = torch.linalg.qr(torch.randn(50, 5, generator=torch.Generator().manual_seed(1))).Q.double()
+    shared = basis[:, :1]
+    group = torch.cat([shared + 0.3 * basis[:, i : i + 1] for i in range(1, 4)], 1)
+    signals = torch.cat([1.2 * basis[:, 4:], group], 1)
+    assert telling(signals.T @ signals, 1).tolist()[0] > 0
+
+
+def test_the_selection_takes_what_tells_the_most() -> None:
+    large = residual(4)
+    value = worth(large, "a", [4.0, 4.0, 1.0, 0.5])
+    signals = torch.randn(300, 3, generator=torch.Generator().manual_seed(0)).double()
+    carried = torch.cat(
+        [2 * signals[:, :1], 2 * signals[:, :1], signals[:, 1:2], 0.5 * signals[:, 2:]], 1
+    )  # the strongest stands twice
+    places = select(residual(2), large, SHARED, value, lambda classes: carried.T @ carried)
+    assert places["a.weight", 0].tolist() == [0, 2]
+    assert places["c.weight", 1].tolist() == [0, 2, 4, 6]
+    everything = select(residual(4), large, SHARED, value, lambda classes: carried.T @ carried)
+    assert everything["a.weight", 0].tolist() == [0, 1, 2, 3]  # copies fill what room is left

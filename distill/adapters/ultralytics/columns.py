@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,6 +24,12 @@ def without_ours(items: Any, prefix: str, own: dict[str, Any]) -> Any:
 
 
 def figures(wrapped: DistillingModule) -> dict[str, float]:
-    """The epoch's means of each pair's cosine, each gate's correlation and spread, how outputs agree; the weights."""
+    """The epoch's means of each pair's cosine, each gate's correlation and spread, how outputs agree; the weights.
+
+    `with_attention` and so on are the cosines of the terms' gradients and the task's when they were last measured.
+    """
     means = {f"train/{name}": value for name, value in wrapped.means().items() if name.startswith(LOGGED)}
-    return {**means, **{f"train/weight_{name}": value for name, value in wrapped.distiller.weights.items()}}
+    weights = {f"train/weight_{name}": value for name, value in wrapped.distiller.weights.items()}
+    latest = wrapped.guard.latest if wrapped.guard is not None else {}
+    names = wrapped.distiller.weights if wrapped.guard is not None else ()
+    return {**means, **weights, **{f"train/with_{name}": latest.get(name, math.nan) for name in names}}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from typing import Any
 
@@ -21,20 +21,24 @@ from distill.adapters.ultralytics.heads import outputs_of
 from distill.adapters.ultralytics.inheriting import inherit, places_of, shared_tensors
 from distill.adapters.ultralytics.rehearsal import student_of, untouched
 from distill.adapters.ultralytics.session import read_teacher
+from distill.adapters.ultralytics.worth import signals_of
 from distill.attention.taps import Taps
 from distill.modes import as_found
-from distill.networks.channels import Axis
-from distill.networks.fitting import AT_ONCE, POSITIONS, fit, targets_of
+from distill.networks.fitting import Solved, fit, targets_of
+from distill.networks.noting import AT_ONCE, POSITIONS
 from distill.records import has_bfloat16
 
 DEEPEST = 32  # the stride whose grid has to give enough positions
 IMAGES = 32, 256  # at least, at most
 FITTED = "fitted"
 MEASURED = "best"  # the `--init` that compares starts
+HEAD = "head"  # the one that fits the head alone
+HEAD_FITTED = "own, head fitted"
 OWN = "own"  # weights that a student has been trained to
 MARGIN = 0.01  # by which the loss of another start has to be below that of its own
 JUDGES = 64  # further images, as far as there are any, on which starts are compared
 BATCH = 16
+CHOOSERS = 64  # of the images, on which channels are chosen
 INTEREST = 4  # pixels to a cell of the map of where the teacher sees something
 
 
@@ -62,12 +66,11 @@ def fit_student(trainer: Any) -> None:
             others = sorted(set(everything) - set(chosen)) or everything  # a small set has none
             judges = list(training_images(trainer, spread(others, JUDGES)))
             losses = {name: task_loss(start, judges, trainer.per_image) for name, (start, _) in starts.items()}
-        taken = best_of(losses) if losses else FITTED
+        taken = best_of(losses) if losses else next(iter(starts))
         start, told = starts[taken]
         student.load_state_dict(start.state_dict())
-        mean = sum(told.values()) / len(told) if told else None
-        own["fitted"] = {"start": taken, "images": len(images), "convolutions": len(told), "r2": mean, "losses": losses}
-        own["fitted"]["distinct"] = len(set(chosen))
+        own["fitted"] = {"start": taken, "images": len(images), "distinct": len(set(chosen)), "losses": losses}
+        own["fitted"] |= _figures(told)
         own["fitted"]["seconds"] = round(time.monotonic() - began, 1)
         LOGGER.info(f"first weights: {said(own['fitted'])}, in {own['fitted']['seconds']:.0f} s")
         trainer._clear_memory()
@@ -78,19 +81,28 @@ def fit_student(trainer: Any) -> None:
 
 def _starts(
     own: Mapping[str, Any], student: Any, teacher: Any, names: Mapping[int, str], images: Tensor
-) -> Iterator[tuple[str, tuple[Any, dict[str, float]]]]:
+) -> Iterator[tuple[str, tuple[Any, dict[str, Solved]]]]:
     """Copies of the student to begin with, by name, with the R^2 of what was fitted in them."""
     whole = deepcopy(student).cpu()  # channels are followed on the CPU
-    places = places_of(whole, teacher, names)
-    common = shared_tensors(whole, teacher)
-    inherit(whole, teacher, names)
-    guide = Guide(student, teacher.to(images.device), common, places, images)
+    guide = Guide(whole, teacher, names, images)
+    inherit(whole, teacher.cpu(), names, guide.places)
     whole.to(images.device)
-    yield FITTED, (whole, guide.fit(whole))
-    if own["init"] == MEASURED:
+    if own["init"] != HEAD:
+        yield FITTED, (whole, guide.fit(whole))
+    if own["init"] in (HEAD, MEASURED):
         head = deepcopy(student)
-        yield "own, head fitted", (head, guide.fit(head, head=True))
+        yield HEAD_FITTED, (head, guide.fit(head, head=True))
+    if own["init"] == MEASURED:
         yield OWN, (deepcopy(student), {})
+
+
+def _figures(told: Mapping[str, Solved]) -> dict[str, Any]:
+    """What a fit comes to: R^2 on average; the largest gain of a BatchNorm, and the sharpest weights of all."""
+    if not told:
+        return {"convolutions": 0, "r2": None}
+    mean = sum(one.r2 for one in told.values()) / len(told)
+    largest = {key: max(getattr(one, key) for one in told.values()) for key in ("gain", "sharpness")}
+    return {"convolutions": len(told), "r2": mean, **largest}
 
 
 def best_of(losses: Mapping[str, float]) -> str:
@@ -108,30 +120,33 @@ def best_of(losses: Mapping[str, float]) -> str:
 class Guide:
     """What the teacher has a student's convolutions give on some `images`, to which copies of it can be fitted.
 
-    `common` are the tensors that correspond by name, kind and kernel; `places` the teacher's channels that the
-    student's stand for. The teacher, on the images' device, is laid out anew.
+    `places` are the teacher's channels that the student's stand for. Both networks come on the CPU, where channels are
+    followed; the teacher goes to the images' device, laid out anew. `names` are the student's classes.
     """
 
-    def __init__(
-        self, student: Any, teacher: Any, common: Collection[str], places: Mapping[Axis, Tensor], images: Tensor
-    ) -> None:
-        both = dict(convolutions(teacher))
+    def __init__(self, student: Any, teacher: Any, names: Mapping[int, str], images: Tensor) -> None:
+        both, common = dict(convolutions(teacher)), shared_tensors(student, teacher)
         mine = {name: norm for name, norm in convolutions(student) if both.get(name) == norm}
         self._convolutions = {name: norm for name, norm in mine.items() if f"{name}.weight" in common}
         self._head = f"model.{len(student.model) - 1}."
         self.images = images
         outputs = [last_of(teacher, output.classes) for output in outputs_of(teacher)]
-        teacher, images = (x.to(memory_format=torch.channels_last) for x in (teacher, images))
+        images = images.to(memory_format=torch.channels_last)
+        teacher.to(images.device, memory_format=torch.channels_last)
         low = images.is_cuda or (images.device.type == "cpu" and has_bfloat16())
         with torch.autocast(images.device.type, torch.bfloat16, enabled=low):  # fits are not as exact as that
             scores = confidences(teacher, outputs, images)
             size = tuple(side // INTEREST for side in images.shape[2:])
             maps = [F.interpolate(score, size=size, mode="bilinear") for score in scores.values()]
             interest = torch.stack(maps).amax(0) if maps else None
-            self._targets = targets_of(teacher, self._convolutions, places, images, interest, scores)
+            signals = signals_of(teacher, images[:CHOOSERS], None if interest is None else interest[:CHOOSERS])
+        self.places = places_of(student, teacher.cpu(), names, signals)
+        teacher.to(images.device)
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=low):
+            self._targets = targets_of(teacher, self._convolutions, self.places, images, interest, scores)
 
-    def fit(self, student: Any, head: bool = False) -> dict[str, float]:
-        """Fit all convolutions that both networks have, or those of the `head` alone; R^2 of each."""
+    def fit(self, student: Any, head: bool = False) -> dict[str, Solved]:
+        """Fit all convolutions that both networks have, or those of the `head` alone; how well each could be."""
         chosen = {name: norm for name, norm in self._convolutions.items() if not head or name.startswith(self._head)}
         return fit(student, self._targets, chosen, self.images)
 
@@ -220,6 +235,6 @@ def said(found: Mapping[str, Any]) -> str:
     why = f"; loss before training: {losses}" if losses else ""
     if found["start"] == OWN:
         return f"the student's own are the better start{why}"
-    r2 = "" if found["r2"] is None else f", R2 {found['r2']:.3f} on average"
+    r2 = "" if found["r2"] is None else f", R2 {found['r2']:.3f} on average, largest gain {found['gain']:.1f}"
     images = f"{found['images']} augmented views of {found['distinct']} training images"
     return f"{found['start']}, {found['convolutions']} convolutions on {images}{r2}{why}"

@@ -13,18 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from ultralytics.nn.autobackend import check_class_names
-from ultralytics.nn.modules import Conv
 
-from distill.adapters.ultralytics.anatomy import channels_of, stride_of
+from distill.adapters.ultralytics.worth import Grams, channels_in, values_of
 from distill.errors import InputError
-from distill.modes import as_found
-from distill.networks.channels import Axis, Channels
+from distill.networks.channels import Axis
 from distill.networks.selection import evenly, select
-from distill.networks.tracing import trace_channels
 
-CELLS = 2  # of the deepest level, on a side of the images that channels are followed with
 CLASSIFIERS = ("cv3", "one2one_cv3", "classifier", "aux_head", "linear", "proto")  # parts of heads that end in classes
-NORMAL = torch.special.ndtri((torch.arange(32) + 0.5) / 32)  # a standard normal variable, by its quantiles
 SHOWN = 5
 
 
@@ -55,14 +50,17 @@ class Inherited:
         )
 
 
-def inherit(student: Any, teacher: Any, names: Mapping[int, str]) -> Inherited:
+def inherit(
+    student: Any, teacher: Any, names: Mapping[int, str], places: Mapping[Axis, Tensor] | None = None
+) -> Inherited:
     """Overwrite the student's tensors, BatchNorm statistics included, by parts of the teacher's. Deterministic.
 
     `names` are the student's classes: where a layer has a row per class, those of equally named classes are taken.
+    `places` are those of `places_of`, if they are known already.
     Raises InputError for a layer that is larger than the teacher's, and if nothing can be taken.
     """
     shared, source = shared_tensors(student, teacher), teacher.state_dict()
-    places = places_of(student, teacher, names)
+    places = places_of(student, teacher, names) if places is None else places
     taken: dict[str, int] = {}  # elements
     spread: dict[str, None] = {}
     for name, tensor in student.state_dict().items():
@@ -88,13 +86,19 @@ def inherit(student: Any, teacher: Any, names: Mapping[int, str]) -> Inherited:
     return _told(student, taken, tuple(name for name in spread if name in taken))
 
 
-def places_of(student: Any, teacher: Any, names: Mapping[int, str]) -> dict[Axis, Tensor]:
+def places_of(
+    student: Any, teacher: Any, names: Mapping[int, str], signals: Mapping[str, Tensor] | None = None
+) -> dict[Axis, Tensor]:
     """For each axis of the student's tensors, the teacher's channels that it stands for; -1 where there is none.
 
-    Axes whose channels cannot be followed are missing. Raises InputError for a layer that is larger than the teacher's.
+    The strongest are taken; with `signals`, what the blocks of the teacher give on some images
+    (`worth.signals_of`), those that together tell the most. Axes whose channels cannot be followed are missing. Raises
+    InputError for a layer that is larger than the teacher's.
     """
-    theirs = _channels(teacher)
-    places = select(_channels(student), theirs, shared_tensors(student, teacher), _values(teacher, theirs))
+    theirs = channels_in(teacher)
+    carried, read = values_of(teacher, theirs)
+    grams = Grams(theirs, signals, read) if signals else None
+    places = select(channels_in(student), theirs, shared_tensors(student, teacher), carried * read, grams)
     return places | _class_rows(student, teacher, names)
 
 
@@ -138,44 +142,3 @@ def _class_rows(student: Any, teacher: Any, names: Mapping[int, str]) -> dict[Ax
             rows = torch.tensor([known.get(names.get(i, "").lower(), -1) for i in range(len(module.bias))])
             found |= {(f"model.{number}.{name}.{kind}", 0): rows for kind in ("weight", "bias")}
     return found
-
-
-@torch.no_grad()
-def _values(teacher: nn.Module, channels: Channels) -> Tensor:
-    """By class of channels, what it adds to what reads it: what it carries times the weights that read it, squared.
-
-    What a channel carries is the mean square behind its activation for a BatchNorm's output that is normal; the weights
-    are those with BatchNorm folded in. So the value stays when a channel is scaled and its readers by the inverse,
-    which the norm of the weights does not, and it is zero for a channel that its activation shuts.
-    """
-    carried, read = torch.zeros(2, channels.count)
-    blocks = {f"{name}.conv.weight": module for name, module in teacher.named_modules() if isinstance(module, Conv)}
-
-    def add(total: Tensor, axis: Axis, values: Tensor) -> None:
-        if axis in channels.numbers and channels.known(axis):
-            total.index_add_(0, torch.tensor(channels.classes(axis)), values.float())
-
-    for name, weight in teacher.named_parameters():
-        if weight.dim() < 2:
-            continue
-        folded, block = weight, blocks.get(name)
-        if block is not None:
-            bn = block.bn
-            signal = block.act(bn.bias[:, None] + bn.weight[:, None] * NORMAL)  # (C, 32)
-            add(carried, (name, 0), signal.square().mean(1))
-            folded = weight * (bn.weight / (bn.running_var + bn.eps).sqrt()).view(-1, 1, 1, 1)
-        for axis in (0, 1):
-            norms = folded.movedim(axis, 0).flatten(1).square().sum(1)
-            if (name, axis) in channels.readers:
-                add(read, (name, axis), norms)
-            elif block is None:
-                add(carried, (name, axis), norms)
-    read[[number for number in range(channels.count) if number not in channels.read]] = 1
-    return carried * read
-
-
-def _channels(model: Any) -> Channels:
-    side = CELLS * max(stride_of(model), 32)
-    with as_found(model):
-        model.train()  # raw outputs, for what is decoded from them has no weights, and branches for training only
-        return trace_channels(model, (1, channels_of(model), side, side))

@@ -128,7 +128,9 @@ def step_cost(trainer: Any, batch: dict[str, Any], wrapped: nn.Module) -> float:
 
 
 def validate(trainer: Any, module: Any, imgsz: int | None = None) -> dict[str, float]:
-    """Ultralytics' own metrics of a copy of `module` on the validation set, at `imgsz` where it is not the trainer's.
+    """Ultralytics' own metrics, its `fitness` among them, of a copy of `module` on the validation set.
+
+    At `imgsz` where it is not the trainer's.
 
     On every rank at once: Ultralytics gathers the statistics. Ranks above 0 get an empty mapping.
     """
@@ -140,7 +142,7 @@ def validate(trainer: Any, module: Any, imgsz: int | None = None) -> dict[str, f
     if imgsz != trainer.args.imgsz or stride_of(module) > trainer.stride:  # a loader of its own, of sides that fit it
         validator.dataloader, validator.args.imgsz = None, imgsz
     results = validator(model=deepcopy(module).eval())
-    return {key: float(value) for key, value in (results or {}).items() if key != "fitness"}
+    return {key: float(value) for key, value in (results or {}).items()}
 
 
 def _validator(trainer: Any, module: Any) -> Any:

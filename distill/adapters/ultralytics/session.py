@@ -24,6 +24,7 @@ from distill.adapters.ultralytics.transfer import distiller_of, fixed_weights, s
 from distill.adapters.ultralytics.wrapper import DistillingModule, over_ranks
 from distill.distiller import Distiller
 from distill.errors import InputError
+from distill.guard import against, mean_cosines
 from distill.modes import same_randomness
 from distill.progress import progress
 from distill.proof import Check, Pass, Proof, prove
@@ -37,6 +38,8 @@ from distill.records import (
 )
 from distill.settings import due
 from distill.teacher import Teacher
+
+FITNESS = "fitness"  # Ultralytics' name for the figure by which best.pt is chosen
 
 
 class Session:
@@ -53,8 +56,8 @@ class Session:
         own = trainer.own
         fresh = not trainer.resume
         if not supervised(own):
-            if fresh and RANK in {-1, 0}:
-                _record(trainer, own, {})
+            if fresh:
+                _begin_alone(trainer, own)
             return cls()
         check_shuffled(trainer)
         checkpoint = read_teacher(own, own["trust"]) if taught(own) else None
@@ -76,6 +79,7 @@ class Session:
         proof.raise_if_failed(forgive=("weight",) if own["weight"] == 0 else ())
         if fresh:
             found = _before(trainer, distiller, checkpoint, batches[0])
+            own["first_fitness"] = found["student"]["metrics"].get(FITNESS, 0.0)
             checks = (*proof.checks, *(_on_this_data(trainer, checkpoint, found) if checkpoint else ()))
             _say("\n".join(str(check) for check in checks[len(proof.checks) :]))
             proof = Proof(checks, proof.weights)
@@ -110,8 +114,12 @@ class Session:
         if self.distiller is not None:
             after["attention"] = _audit(trainer, student, self.distiller)
         after["profile"] = rehearsal.profile(student, imgsz)
+        first = trainer.own.get("first_fitness")
+        after["first_is_best"] = bool(first) and trainer.best_fitness == first
         start = {"weights": trainer.own.get("start"), "data": trainer.own.get("order", [])}
         entries = {"start": start, "peak_memory": peak_memory(), "weights_at_end": trainer.own["weights"]}
+        entries["directions"] = mean_cosines(trainer.own.get("directions", {}))
+        entries["against"] = against(trainer.own.get("directions", {}))
         manifest = read_manifest(trainer.save_dir)
         write_manifest(trainer.save_dir, {**manifest, **entries, "after": after, "finished": True})
 
@@ -139,6 +147,17 @@ def teacher_of(own: dict[str, Any], checkpoint: Checkpoint | None = None) -> Tea
     checkpoint = checkpoint or read_checkpoint(own["teacher"], "--teacher", own["trust"])
     layers = [layer for term in terms_of(own) for layer in term.layers()[1]]
     return build_teacher(checkpoint.module, layers, own["teacher_imgsz"])
+
+
+def _begin_alone(trainer: Any, own: dict[str, Any]) -> None:
+    """Record a run in which nothing stands beside the task's loss; of first weights of ours, what they detect."""
+    entries = {}
+    if own.get("fitted") or own.get("initialised"):
+        metrics = rehearsal.validate(trainer, rehearsal.student_of(trainer))
+        own["first_fitness"] = metrics.get(FITNESS, 0.0)
+        entries = {"before": {"student": {"metrics": metrics}, "teacher": {}}}
+    if RANK in {-1, 0}:
+        _record(trainer, own, entries)
 
 
 def _audit(trainer: Any, student: Any, distiller: Distiller) -> dict[str, float]:

@@ -14,6 +14,15 @@ from ultralytics.utils import RANK
 STAGING = ".weights"  # checkpoints are written here and renamed into weights/
 
 
+def keep_first(trainer: Any, fitness: float) -> None:
+    """Write what a run begins with as best.pt: an epoch that is worth less than `fitness` does not replace it."""
+    trainer.epoch, trainer.fitness, trainer.best_fitness = -1, fitness, fitness
+    if RANK in {-1, 0}:
+        trainer.save_model()
+        trainer.last.unlink()  # there is no epoch to go on from
+    trainer.fitness = None
+
+
 @contextmanager
 def staged(trainer: Any, copies: bool = False) -> Iterator[None]:
     """Point a trainer's checkpoint paths at a staging folder, then rename what was written into place.

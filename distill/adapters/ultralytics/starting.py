@@ -10,7 +10,7 @@ from torch import nn
 from ultralytics.nn.modules import Concat
 
 from distill.adapters.ultralytics.checkpoints import Checkpoint
-from distill.adapters.ultralytics.fitting import MEASURED
+from distill.adapters.ultralytics.fitting import HEAD, MEASURED
 from distill.adapters.ultralytics.inheriting import inherit
 from distill.errors import InputError
 from distill.networks.neck import GatedConcat
@@ -36,15 +36,15 @@ def first_weights(
     where `--init` asks for what cannot be.
     """
     trained = trained or isinstance(arguments.get("pretrained"), (str, Path))
-    asked = settings.init in (INHERITED, FITTED, MEASURED)
+    asked = settings.init in (INHERITED, FITTED, HEAD, MEASURED)
     if asked and teacher is None:
         raise InputError(
             f"--init {settings.init} without --teacher: name the network that the student is to be a part of"
         )
     if settings.init == INHERITED:
         _check_drawn(settings, arguments, trained)
-    if settings.init == MEASURED:
-        _check_measured(arguments, trained)
+    if settings.init in (HEAD, MEASURED):
+        _check_trained(settings.init, arguments, trained)
     if settings.init == DRAWN or teacher is None:
         return DRAWN, ()
     if trained and not asked:
@@ -58,8 +58,8 @@ def first_weights(
             raise
         why = str(error).removeprefix("--init auto: ")
         return DRAWN, (f"first weights: drawn from the seed ({why})",)
-    if settings.init == MEASURED:
-        return MEASURED, ()
+    if settings.init in (HEAD, MEASURED):
+        return settings.init, ()
     if settings.init == INHERITED:
         return INHERITED, (line,)
     return FITTED, (line.replace("initialised from teacher", "to be fitted, from the teacher's strongest channels"),)
@@ -72,11 +72,11 @@ def _check_drawn(settings: Settings, arguments: Mapping[str, Any], trained: bool
         raise InputError(f"--init teacher: --student {settings.student} has weights of its own: give its .yaml instead")
 
 
-def _check_measured(arguments: Mapping[str, Any], trained: bool) -> None:
+def _check_trained(init: str, arguments: Mapping[str, Any], trained: bool) -> None:
     if not trained:
-        raise InputError("--init best: the student has no weights of its own to compare with: --init fit fits it")
+        raise InputError(f"--init {init}: the student has no weights of its own to keep: --init fit fits all of it")
     if arguments.get("freeze"):
-        raise InputError("--init best: freeze= keeps layers as they are, which it might replace: leave one out")
+        raise InputError(f"--init {init}: freeze= keeps layers as they are, which it might replace: leave one out")
 
 
 def _larger(teacher: Any, student: Any) -> bool:

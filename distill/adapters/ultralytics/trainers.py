@@ -13,18 +13,19 @@ from ultralytics.utils.torch_utils import unset_deterministic
 
 from distill.adapters.ultralytics.columns import figures, without_ours
 from distill.adapters.ultralytics.cpu import InBfloat16, check_cpu, in_precision
-from distill.adapters.ultralytics.fitting import MEASURED, fit_student
+from distill.adapters.ultralytics.fitting import HEAD, MEASURED, fit_student
 from distill.adapters.ultralytics.gating import gate_neck, take_gates
 from distill.adapters.ultralytics.inheriting import inherit
 from distill.adapters.ultralytics.pairing import Seen, digest_of_weights
 from distill.adapters.ultralytics.rehearsal import student_of
 from distill.adapters.ultralytics.session import Session, read_teacher, teacher_of
-from distill.adapters.ultralytics.staging import staged
+from distill.adapters.ultralytics.staging import keep_first, staged
 from distill.adapters.ultralytics.starting import FITTED, INHERITED
 from distill.adapters.ultralytics.students import adopted
 from distill.adapters.ultralytics.supervision import taught
 from distill.adapters.ultralytics.transfer import follower_of
 from distill.adapters.ultralytics.wrapper import DistillingModule, WithTeacher
+from distill.guard import Guard
 from distill.modes import same_randomness
 from distill.records import keep_epochs
 
@@ -114,6 +115,9 @@ class DistillationMixin(Base):
         with same_randomness():
             self.own.setdefault("start", digest_of_weights(student_of(self)))
             self.session = Session.begin(self)
+            first = self.own.get("first_fitness", 0.0)
+            if first > 0 and not self.resume and self.args.save:
+                keep_first(self, first)
         self._attach()
         self.model = in_precision(self.model, self.own)
         if self.complete:
@@ -125,8 +129,11 @@ class DistillationMixin(Base):
             return
         parallel = isinstance(self.model, nn.parallel.DistributedDataParallel)
         inner = self.model.module if parallel else self.model
-        follower = None if self.args.compile else follower_of(self.own, distiller)
-        wrapped = DistillingModule(inner, distiller, self.per_image, follower)
+        follower, guard = follower_of(self.own, distiller), Guard(self.own.setdefault("directions", {}))
+        readable = not self.args.compile  # gradients at layers cannot be read through a compiled graph
+        wrapped = DistillingModule(
+            inner, distiller, self.per_image, follower if readable else None, guard if readable else None
+        )
         if parallel:
             self.model.module = wrapped
         else:
@@ -193,7 +200,7 @@ class DistillationMixin(Base):
     def _build_train_pipeline(self) -> None:
         with self._original_compile():  # an out-of-memory retry rebuilds the loaders, whose shape depends on it
             super()._build_train_pipeline()
-        if self.own.get("init") in (FITTED, MEASURED) and not self.resume and self.ema is None:
+        if self.own.get("init") in (FITTED, HEAD, MEASURED) and not self.resume and self.ema is None:
             with same_randomness():  # the EMA is made of what comes out of it
                 fit_student(self)
 

@@ -10,12 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch import distributed as dist
+from ultralytics.utils import LOGGER, RANK
 from ultralytics.utils.torch_utils import unwrap_model
 
 from distill.distiller import Distiller, Step
+from distill.guard import Guard
 from distill.teacher import Teacher
 from distill.terms.base import Batch
-from distill.weighting import Follower
+from distill.weighting import Follower, due, measure
 
 TOTAL = "at_loss"
 
@@ -65,17 +67,24 @@ class DistillingModule(Passing):
     EMA, checkpoints, optimizer, NaN recovery and callbacks keep seeing the plain student, and a deep copy is a copy of
     the student alone. Anything but a training batch passes through.
 
-    `per_image` says that the task multiplies its loss by the batch size, so ours is multiplied too. A compiled student
-    gets its forward and its loss called apart, as Ultralytics does for compiled models.
+    `guard` is told which way the terms pull. `per_image` says that the task multiplies its loss by the batch size, so
+    ours is multiplied too. A compiled student gets its forward and its loss called apart, as Ultralytics does for
+    compiled models.
     """
 
     def __init__(
-        self, module: nn.Module, distiller: Distiller, per_image: bool, follower: Follower | None = None
+        self,
+        module: nn.Module,
+        distiller: Distiller,
+        per_image: bool,
+        follower: Follower | None = None,
+        guard: Guard | None = None,
     ) -> None:
         super().__init__(module)
         self.distiller = distiller
         self.per_image = per_image
         self.follower = follower
+        self.guard = guard
         self.epoch = 0
         self.step = 0
         self.steps = 1
@@ -95,10 +104,17 @@ class DistillingModule(Passing):
                 loss, items = student.loss(x, self.module(x["img"]))
         self.step += 1
         images = x["img"].shape[0]
-        if self.follower is not None and self.follower.due(batch):
-            wanted = self.follower.measure(loss.sum() / (images if self.per_image else 1), step)
-            self.follower.move(over_ranks(wanted))
+        if (self.follower or self.guard) and due(batch):
+            self._measure(loss.sum() / (images if self.per_image else 1), step)
         return self._add(loss, items, step, images)
+
+    def _measure(self, task: Tensor, step: Step) -> None:
+        balances = measure(task, step, self.distiller)
+        if self.follower is not None:
+            self.follower.move(over_ranks(self.follower.wanted(balances)))
+        for line in self.guard.note(balances) if self.guard is not None else ():
+            if RANK in {-1, 0}:
+                LOGGER.warning(line)
 
     def _add(self, loss: Tensor, items: dict[str, Tensor], step: Step, images: int) -> tuple[Tensor, dict[str, Tensor]]:
         self._note(step)
