@@ -154,9 +154,7 @@ def test_the_selection_takes_what_tells_the_most() -> None:
     large = residual(4)
     value = worth(large, "a", [4.0, 4.0, 1.0, 0.5])
     signals = torch.randn(300, 3, generator=torch.Generator().manual_seed(0)).double()
-    carried = torch.cat(
-        [2 * signals[:, :1], 2 * signals[:, :1], signals[:, 1:2], 0.5 * signals[:, 2:]], 1
-    )  # the strongest stands twice
+    carried = torch.cat([2 * signals[:, [0, 0]], signals[:, 1:2], 0.5 * signals[:, 2:]], 1)  # the strongest twice
     places = select(residual(2), large, SHARED, value, lambda classes: carried.T @ carried)
     assert places["a.weight", 0].tolist() == [0, 2]
     assert places["c.weight", 1].tolist() == [0, 2, 4, 6]
