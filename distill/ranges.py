@@ -9,7 +9,7 @@ from typing import Any
 FORMS = ("l2", "squared", "mean", "pearson")
 FOCUSES = ("none", "boxes", "teacher")
 GATES = ("none", "truth", "teacher", "shuffled")
-INITS = ("auto", "none", "teacher", "fit", "head", "best")
+INITS = ("auto", "none", "teacher", "fit", "best")
 LOSSES = ("dice-ce", "dice")
 SCHEDULES = ("constant", "cosine")
 NO_PAIRS = ("none",)  # --layers none: no energy is compared

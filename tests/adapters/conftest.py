@@ -27,7 +27,7 @@ import torch
 from ultralytics.utils import YAML, callbacks
 
 import distill
-from distill.adapters.ultralytics import fitting
+from distill.adapters.ultralytics import fitting, racing
 from distill.adapters.ultralytics.session import Session
 from distill.adapters.ultralytics.trainers import DistillationMixin
 from distill.scenes import write_scenes
@@ -84,7 +84,7 @@ def teacher(checkpoint: Callable[..., Path]) -> Path:
 def few_images(monkeypatch: pytest.MonkeyPatch) -> None:
     """A fit takes more images than a tiny test needs."""
     monkeypatch.setattr(fitting, "IMAGES", (16, 32))
-    monkeypatch.setattr(fitting, "JUDGES", 16)
+    monkeypatch.setattr(racing, "JUDGES", 16)
 
 
 @pytest.fixture

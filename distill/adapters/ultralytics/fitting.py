@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import random
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,8 +18,10 @@ from ultralytics.utils import LOGGER, RANK
 
 from distill.adapters.ultralytics.heads import outputs_of
 from distill.adapters.ultralytics.inheriting import inherit, places_of, shared_tensors
-from distill.adapters.ultralytics.rehearsal import student_of, untouched
+from distill.adapters.ultralytics.racing import OWN, best_of, race
+from distill.adapters.ultralytics.rehearsal import student_of
 from distill.adapters.ultralytics.session import read_teacher
+from distill.adapters.ultralytics.views import alike, spread, training_images
 from distill.adapters.ultralytics.worth import signals_of
 from distill.attention.taps import Taps
 from distill.modes import as_found
@@ -32,12 +33,6 @@ DEEPEST = 32  # the stride whose grid has to give enough positions
 IMAGES = 32, 256  # at least, at most
 FITTED = "fitted"
 MEASURED = "best"  # the `--init` that compares starts
-HEAD = "head"  # the one that fits the head alone
-HEAD_FITTED = "own, head fitted"
-OWN = "own"  # weights that a student has been trained to
-MARGIN = 0.01  # by which the loss of another start has to be below that of its own
-JUDGES = 64  # further images, as far as there are any, on which starts are compared
-BATCH = 16
 CHOOSERS = 64  # of the images, on which channels are chosen
 INTEREST = 4  # pixels to a cell of the map of where the teacher sees something
 
@@ -45,9 +40,8 @@ INTEREST = 4  # pixels to a cell of the map of where the teacher sees something
 def fit_student(trainer: Any) -> None:
     """Fit the trainer's student to its teacher on augmented training images, in place, on every rank alike.
 
-    With `init` "best" the student has weights of its own, and the start whose loss on further training images is
-    the least is taken: its own weights, its own with the head fitted, or all fitted; its own where it is a tie. What
-    was done stands in `own["fitted"]`, and is told. The caller restores the random generators.
+    With `init` "best" the student has weights of its own, and whichever start wins a short race is taken; its own where
+    it is a tie. What was done stands in `own["fitted"]`, and is told. The caller restores the random generators.
     """
     own, student = trainer.own, student_of(trainer)
     began = time.monotonic()
@@ -60,40 +54,35 @@ def fit_student(trainer: Any) -> None:
         everything = range(len(trainer.train_loader.dataset))
         chosen = spread(everything, image_count(trainer.args.imgsz))
         images = alike(list(training_images(trainer, chosen)))
-        starts = dict(_starts(own, student, teacher, trainer.data["names"], images))
-        losses: dict[str, float] = {}
+        fitted, told = _fitted(student, teacher, trainer.data["names"], images)
+        found = {"start": FITTED, "images": len(images), "distinct": len(set(chosen)), **_figures(told)}
+        found["seconds"] = round(time.monotonic() - began, 1)
         if own["init"] == MEASURED:
-            others = sorted(set(everything) - set(chosen)) or everything  # a small set has none
-            judges = list(training_images(trainer, spread(others, JUDGES)))
-            losses = {name: task_loss(start, judges, trainer.per_image) for name, (start, _) in starts.items()}
-        taken = best_of(losses) if losses else next(iter(starts))
-        start, told = starts[taken]
-        student.load_state_dict(start.state_dict())
-        own["fitted"] = {"start": taken, "images": len(images), "distinct": len(set(chosen)), "losses": losses}
-        own["fitted"] |= _figures(told)
-        own["fitted"]["seconds"] = round(time.monotonic() - began, 1)
-        LOGGER.info(f"first weights: {said(own['fitted'])}, in {own['fitted']['seconds']:.0f} s")
+            found |= _raced(trainer, {FITTED: fitted, OWN: student})
+        if found["start"] == FITTED:
+            student.load_state_dict(fitted.state_dict())
+        own["fitted"] = found
+        LOGGER.info(f"first weights: {said(found)}")
         trainer._clear_memory()
     if dist.is_initialized():
         for tensor in student.state_dict().values():
             dist.broadcast(tensor, 0)
 
 
-def _starts(
-    own: Mapping[str, Any], student: Any, teacher: Any, names: Mapping[int, str], images: Tensor
-) -> Iterator[tuple[str, tuple[Any, dict[str, Solved]]]]:
-    """Copies of the student to begin with, by name, with the R^2 of what was fitted in them."""
+def _fitted(student: Any, teacher: Any, names: Mapping[int, str], images: Tensor) -> tuple[Any, dict[str, Solved]]:
+    """A copy of the student that is fitted, and how well each convolution could be."""
     whole = deepcopy(student).cpu()  # channels are followed on the CPU
     guide = Guide(whole, teacher, names, images)
     inherit(whole, teacher.cpu(), names, guide.places)
     whole.to(images.device)
-    if own["init"] != HEAD:
-        yield FITTED, (whole, guide.fit(whole))
-    if own["init"] in (HEAD, MEASURED):
-        head = deepcopy(student)
-        yield HEAD_FITTED, (head, guide.fit(head, head=True))
-    if own["init"] == MEASURED:
-        yield OWN, (deepcopy(student), {})
+    return whole, guide.fit(whole)
+
+
+def _raced(trainer: Any, starts: Mapping[str, Any]) -> dict[str, Any]:
+    began = time.monotonic()
+    losses, steps = race(trainer, starts, trainer.own["seed"])
+    took = round(time.monotonic() - began, 1)
+    return {"start": best_of(losses), "losses": losses, "raced_steps": steps, "raced_seconds": took}
 
 
 def _figures(told: Mapping[str, Solved]) -> dict[str, Any]:
@@ -103,18 +92,6 @@ def _figures(told: Mapping[str, Solved]) -> dict[str, Any]:
     mean = sum(one.r2 for one in told.values()) / len(told)
     largest = {key: max(getattr(one, key) for one in told.values()) for key in ("gain", "sharpness")}
     return {"convolutions": len(told), "r2": mean, **largest}
-
-
-def best_of(losses: Mapping[str, float]) -> str:
-    """The start with the least loss; its own weights unless another is below them by a margin."""
-
-    def key(name: str) -> tuple[bool, float]:
-        loss = losses[name]
-        if not math.isfinite(loss):
-            return True, float(name != OWN)
-        return False, loss if name == OWN else loss + MARGIN * abs(loss)
-
-    return min(losses, key=key)
 
 
 class Guide:
@@ -128,7 +105,6 @@ class Guide:
         both, common = dict(convolutions(teacher)), shared_tensors(student, teacher)
         mine = {name: norm for name, norm in convolutions(student) if both.get(name) == norm}
         self._convolutions = {name: norm for name, norm in mine.items() if f"{name}.weight" in common}
-        self._head = f"model.{len(student.model) - 1}."
         self.images = images
         outputs = [last_of(teacher, output.classes) for output in outputs_of(teacher)]
         images = images.to(memory_format=torch.channels_last)
@@ -145,10 +121,9 @@ class Guide:
         with torch.autocast(images.device.type, torch.bfloat16, enabled=low):
             self._targets = targets_of(teacher, self._convolutions, self.places, images, interest, scores)
 
-    def fit(self, student: Any, head: bool = False) -> dict[str, Solved]:
-        """Fit all convolutions that both networks have, or those of the `head` alone; how well each could be."""
-        chosen = {name: norm for name, norm in self._convolutions.items() if not head or name.startswith(self._head)}
-        return fit(student, self._targets, chosen, self.images)
+    def fit(self, student: Any) -> dict[str, Solved]:
+        """Fit all convolutions that both networks have; how well each could be."""
+        return fit(student, self._targets, self._convolutions, self.images)
 
 
 def last_of(model: nn.Module, name: str) -> str:
@@ -182,59 +157,20 @@ def confidences(teacher: nn.Module, outputs: Sequence[str], images: Tensor) -> d
     return {name: torch.cat(found) for name, found in parts.items()}
 
 
-@torch.no_grad()
-def task_loss(student: Any, batches: list[dict[str, Any]], per_image: bool) -> float:
-    """The task's own loss per image, in eval mode."""
-    total = 0.0
-    with as_found(student):
-        student.eval()
-        for batch in batches:
-            loss = student.loss(dict(batch))[0].sum().item()
-            total += loss / (len(batch["img"]) if per_image else 1)
-    return total / len(batches)
-
-
 def image_count(imgsz: int) -> int:
     """As many images as give the deepest level enough positions."""
     low, high = IMAGES
     return min(max(POSITIONS // max(imgsz // DEEPEST, 1) ** 2, low), high)
 
 
-def spread(numbers: Sequence[int], count: int) -> list[int]:
-    """`count` of these at even steps; they come round again where there are fewer."""
-    step = max(1, len(numbers) // count)
-    return [numbers[k * step % len(numbers)] for k in range(count)]
-
-
-def training_images(trainer: Any, numbers: Sequence[int]) -> Iterator[dict[str, Any]]:
-    """Augmented training batches of the images of these `numbers`, on the device.
-
-    Each has images of one shape (with `rect` they differ), none of them scaled once more by `multi_scale`.
-    """
-    args = trainer.args
-    scaled, args.multi_scale = args.multi_scale, 0.0
-    try:
-        with untouched(trainer.train_loader.dataset) as dataset:
-            for start in range(0, len(numbers), BATCH):
-                items = [dataset[k] for k in numbers[start : start + BATCH]]
-                items = [item for item in items if item["img"].shape == items[0]["img"].shape]
-                yield trainer.preprocess_batch(trainer.train_loader.collate_fn(items))
-    finally:
-        args.multi_scale = scaled
-
-
-def alike(batches: list[dict[str, Any]]) -> Tensor:
-    """The images of one shape, the first's, of all batches: (B, C, H, W)."""
-    shape = batches[0]["img"].shape[1:]
-    return torch.cat([batch["img"] for batch in batches if batch["img"].shape[1:] == shape])
-
-
 def said(found: Mapping[str, Any]) -> str:
     """What was done, in words: from `own["fitted"]`."""
-    losses = ", ".join(f"{name} {loss:.3f}" for name, loss in found["losses"].items())
-    why = f"; loss before training: {losses}" if losses else ""
-    if found["start"] == OWN:
-        return f"the student's own are the better start{why}"
-    r2 = "" if found["r2"] is None else f", R2 {found['r2']:.3f} on average, largest gain {found['gain']:.1f}"
-    images = f"{found['images']} augmented views of {found['distinct']} training images"
-    return f"{found['start']}, {found['convolutions']} convolutions on {images}{r2}{why}"
+    how = f"{found['convolutions']} convolutions on {found['images']} augmented views of {found['distinct']} "
+    how += f"training images, R2 {found['r2']:.3f} on average, largest gain {found['gain']:.1f}"
+    how += f", in {found['seconds']:.0f} s"
+    if not found.get("losses"):
+        return f"fitted, {how}"
+    taken = "your student's weights were kept" if found["start"] == OWN else "your student's weights were replaced"
+    losses = ", ".join(f"{loss:.3f} from {name}" for name, loss in found["losses"].items())
+    race = f"loss after {found['raced_steps']} steps of training {losses} weights, on images that neither had seen"
+    return f"{taken}: {race} ({found['raced_seconds']:.0f} s); fitted: {how}"

@@ -10,7 +10,7 @@ from torch import nn
 from ultralytics.nn.modules import Concat
 
 from distill.adapters.ultralytics.checkpoints import Checkpoint
-from distill.adapters.ultralytics.fitting import HEAD, MEASURED
+from distill.adapters.ultralytics.fitting import MEASURED
 from distill.adapters.ultralytics.inheriting import inherit
 from distill.errors import InputError
 from distill.networks.neck import GatedConcat
@@ -36,14 +36,14 @@ def first_weights(
     where `--init` asks for what cannot be.
     """
     trained = trained or isinstance(arguments.get("pretrained"), (str, Path))
-    asked = settings.init in (INHERITED, FITTED, HEAD, MEASURED)
+    asked = settings.init in (INHERITED, FITTED, MEASURED)
     if asked and teacher is None:
         raise InputError(
             f"--init {settings.init} without --teacher: name the network that the student is to be a part of"
         )
     if settings.init == INHERITED:
         _check_drawn(settings, arguments, trained)
-    if settings.init in (HEAD, MEASURED):
+    if settings.init == MEASURED:
         _check_trained(settings.init, arguments, trained)
     if settings.init == DRAWN or teacher is None:
         return DRAWN, ()
@@ -58,8 +58,8 @@ def first_weights(
             raise
         why = str(error).removeprefix("--init auto: ")
         return DRAWN, (f"first weights: drawn from the seed ({why})",)
-    if settings.init in (HEAD, MEASURED):
-        return settings.init, ()
+    if settings.init == MEASURED:
+        return MEASURED, ()
     if settings.init == INHERITED:
         return INHERITED, (line,)
     return FITTED, (line.replace("initialised from teacher", "to be fitted, from the teacher's strongest channels"),)

@@ -13,7 +13,7 @@ from ultralytics.utils.torch_utils import unset_deterministic
 
 from distill.adapters.ultralytics.columns import figures, without_ours
 from distill.adapters.ultralytics.cpu import InBfloat16, check_cpu, in_precision
-from distill.adapters.ultralytics.fitting import HEAD, MEASURED, fit_student
+from distill.adapters.ultralytics.fitting import MEASURED, fit_student
 from distill.adapters.ultralytics.gating import gate_neck, take_gates
 from distill.adapters.ultralytics.inheriting import inherit
 from distill.adapters.ultralytics.pairing import Seen, digest_of_weights
@@ -200,7 +200,7 @@ class DistillationMixin(Base):
     def _build_train_pipeline(self) -> None:
         with self._original_compile():  # an out-of-memory retry rebuilds the loaders, whose shape depends on it
             super()._build_train_pipeline()
-        if self.own.get("init") in (FITTED, HEAD, MEASURED) and not self.resume and self.ema is None:
+        if self.own.get("init") in (FITTED, MEASURED) and not self.resume and self.ema is None:
             with same_randomness():  # the EMA is made of what comes out of it
                 fit_student(self)
 
