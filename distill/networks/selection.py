@@ -58,7 +58,7 @@ def select(
 def telling(gram: Tensor, size: int) -> Tensor:
     """At most `size` numbers of channels from which all can be told best, by their inner products `gram` (C, C).
 
-    Greedy column selection (Farahat et al. 2011, arXiv 1112.6234, in its plain form): the channel that explains the
+    Greedy column selection (Farahat, Ghodsi and Kamel, ICDM 2011, in its plain form): the channel that explains the
     most of what is left unexplained comes next; those that say nothing new never come.
     """
     left = gram.clone()

@@ -223,7 +223,12 @@ class DistillationMixin(Base):
 
         Our key is saved in `train_args`, which Ultralytics strips in the end; the network's own copy goes without.
         """
-        with staged(self), self._original_compile():
+        with staged(self):
+            return self.write_checkpoints()
+
+    def write_checkpoints(self) -> bool:
+        """last.pt, and best.pt where this epoch is the best one, where the trainer's paths point."""
+        with self._original_compile():
             if hasattr(self.ema.ema, "args"):
                 self.ema.ema.args = type(self.args)(**{k: v for k, v in vars(self.args).items() if k != KEY})
             return bool(super().save_model())
