@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import random
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -88,7 +87,7 @@ def _raced(trainer: Any, starts: Mapping[str, Any]) -> dict[str, Any]:
 
 def _figures(told: Mapping[str, Solved]) -> dict[str, Any]:
     """What a fit comes to: R^2 on average; the largest gain of a BatchNorm, and the sharpest weights of all."""
-    mean = sum(one.r2 for one in told.values()) / len(told) if told else math.nan
+    mean = sum(one.r2 for one in told.values()) / len(told) if told else 0.0
     largest = {key: max((getattr(one, key) for one in told.values()), default=0.0) for key in ("gain", "sharpness")}
     return {"convolutions": len(told), "r2": mean, **largest}
 

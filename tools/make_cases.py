@@ -1,6 +1,6 @@
 """Small sets of labelled images, cut out of larger ones, for the benches of docs/results.md.
 
-    python benchmarks/_cases.py --data ../shared/data --out cases
+    python tools/make_cases.py --data ../shared/data --out cases
 
 `--data` holds `raccoon`, `deeppcb` and `nuclei` as docs/design.md names them. Each becomes three sets of image lists:
 
