@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -85,8 +85,13 @@ def due(batch: Batch) -> bool:
 
 
 def measure(task: Tensor, step: Step, distiller: Distiller) -> dict[str, Balance]:
-    """How the terms stand beside the task's loss per image, not yet backward; nothing where the schedule is at rest."""
-    return balances_of(task, step, distiller.terms, SCALE) if step.readings else {}
+    """How the terms stand beside the task's loss per image, not yet backward; nothing where the schedule is at rest.
+
+    Where a part of the batch is compared, the task's gradient on the rest is at a right angle to the term's: the cosine
+    is that on the part, if both are spread evenly.
+    """
+    found = balances_of(task, step, distiller.terms, SCALE) if step.readings else {}
+    return {name: replace(one, cosine=one.cosine / distiller.fraction**0.5) for name, one in found.items()}
 
 
 class Follower:

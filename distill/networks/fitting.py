@@ -78,17 +78,20 @@ def targets_of(
     The large network sees a few images at a time.
     """
     modules = dict(large.named_modules())
-    notes = note(large, {name: norm or name for name, norm in convolutions.items()}, images, interest)
+    found = {name: places.get((f"{name}.weight", 0)) for name in convolutions}
+    columns = {
+        name: place.clamp(0, modules[name].out_channels - 1) for name, place in found.items() if place is not None
+    }
+    names = {name: norm or name for name, norm in convolutions.items()}
+    notes = note(large, names, images, interest, columns=columns)
     targets = {}
     for name, (where, values) in notes.items():
-        place, score = places.get((f"{name}.weight", 0)), (scores or {}).get(name)
+        place, score = found[name], (scores or {}).get(name)
         gains = _gains(modules[convolutions[name]]) if convolutions[name] else None
         if place is not None:
-            place = place.to(values.device)
-            there = (place >= 0) & (place < values.shape[1])
-            taken = place.where(there, 0)
-            values = torch.where(there, values[:, taken], torch.nan)
-            gains = None if gains is None else gains[taken]
+            there = (place == columns[name]).to(values.device)
+            values = torch.where(there, values, torch.nan)
+            gains = None if gains is None else gains[columns[name].to(gains.device)]
         gains = None if gains is None else gains.clamp(max=GAIN)
         weights = None if score is None else score.flatten()[where].to(values) + BACKGROUND
         targets[name] = Target(where, values, weights, gains)

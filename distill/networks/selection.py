@@ -36,16 +36,20 @@ def select(
     for mine, its in (pair for found in matches.values() for pair in found):
         groups[mine.classes[0]][its.classes[0]] = list(its.classes)
 
+    known: dict[int, Tensor] = {}  # the same channels are chosen wherever they occur: once is enough
+
     def place(mine: Piece, its: Piece) -> Tensor:
         size = len(mine.classes)
         if _is_output(its, large) and size != len(its.classes):
             return torch.full((size,), -1)
-        sources = groups[mine.classes[0]].values()
-        order = torch.stack([value[classes] for classes in sources]).sum(0).argsort(descending=True, stable=True)
-        if grams is not None:
-            found = telling(sum(map(grams, sources), torch.zeros(())), size)
-            order = torch.cat([found, order[~torch.isin(order, found)]])  # the rest as far as there is room
-        return its.start + order[:size].sort().values
+        if mine.classes[0] not in known:
+            sources = groups[mine.classes[0]].values()
+            order = torch.stack([value[classes] for classes in sources]).sum(0).argsort(descending=True, stable=True)
+            if grams is not None:
+                found = telling(sum(map(grams, sources), torch.zeros(())), size)
+                order = torch.cat([found, order[~torch.isin(order, found)]])  # the rest as far as there is room
+            known[mine.classes[0]] = order[:size].sort().values
+        return its.start + known[mine.classes[0]]
 
     odd = {mine for mine, group in groups.items() if len({len(classes) for classes in group.values()}) > 1}
     return {
@@ -59,8 +63,11 @@ def telling(gram: Tensor, size: int) -> Tensor:
     """At most `size` numbers of channels from which all can be told best, by their inner products `gram` (C, C).
 
     Greedy column selection (Farahat, Ghodsi and Kamel, ICDM 2011, in its plain form): the channel that explains the
-    most of what is left unexplained comes next; those that say nothing new never come.
+    most of what is left unexplained comes next; those that say nothing new never come. None do where products are not
+    finite.
     """
+    if not gram.isfinite().all():
+        return torch.empty(0, dtype=torch.long)
     left = gram.clone()
     noise = COPY * gram.diagonal()
     chosen: list[int] = []

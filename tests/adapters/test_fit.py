@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from ultralytics.engine.trainer import BaseTrainer
 
 import distill
 from distill.adapters.ultralytics import fitting, rehearsal
@@ -142,7 +143,7 @@ def test_a_trained_student_keeps_its_weights_unless_asked(
     given = {"data": str(scenes), "teacher": str(big), "student": str(checkpoint(micro(), name="given"))}
     made = plan(settings_from(given), {"imgsz": 64}, "")
     assert made.own["init"] == "none"
-    assert "first weights: the student's own are kept (--init fit gives them up)" in made.lines
+    assert "first weights: the student's own are kept (--init fit gives them up, --init best compares)" in made.lines
     assert plan(settings_from({**given, "init": "best"}), {"imgsz": 64}, "").own["init"] == "best"
     with pytest.raises(InputError, match="freeze= keeps layers as they are"):
         plan(settings_from({**given, "init": "best"}), {"imgsz": 64, "freeze": 2}, "")
@@ -172,26 +173,60 @@ def test_the_teacher_is_read_as_it_is_deep_down(big: Path) -> None:
     assert torch.allclose(noted._targets[last].values, expected, rtol=0.05, atol=0.05)
 
 
-def test_a_run_never_ends_with_less_than_it_began_with(
-    train: Train, big: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, cut_off: Any
-) -> None:
-    """The first weights are a candidate for best.pt, and the closing lines say so where they win."""
+@pytest.fixture
+def good_start(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Tensor]]:
+    """Whatever a run begins with is worth more than any epoch; the weights that were judged, in half precision."""
     original = rehearsal.validate
     found: list[dict[str, Tensor]] = []
 
     def better(trainer: Any, module: Any, *more: Any) -> dict[str, float]:
-        if trainer.epoch < 0 if hasattr(trainer, "epoch") else True:
-            found.append({name: tensor.half() for name, tensor in module.state_dict().items()})
+        found.append(halved(module.state_dict()))
         return {**original(trainer, module, *more), "fitness": 0.9}
 
     monkeypatch.setattr(rehearsal, "validate", better)
-    for settings in ({}, {"layers": "none", "response": "none"}):
-        found.clear()
-        result = train(teacher=big, init="fit", epochs=2, **settings)
-        assert same({n: t.half() for n, t in weights(result.best).items()}, found[0])
-        assert not same(weights(result.last), weights(result.best))
-        assert result.manifest["after"]["first_is_best"] and "best.pt holds the first weights" in str(result)
-        assert len(rows(result.table)) == 2
+    return found
+
+
+def halved(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.half() for name, tensor in state.items()}
+
+
+@pytest.mark.parametrize("settings", [{}, {"layers": "none"}, {"val": False}, {"save_period": 1}])
+def test_a_run_never_ends_with_less_than_it_began_with(
+    settings: dict[str, Any], train: Train, big: Path, good_start: list[dict[str, Tensor]]
+) -> None:
+    """The first weights are a candidate for best.pt, and the closing lines say so where they win."""
+    result = train(teacher=big, init="fit", epochs=2, **settings)
+    assert same(halved(weights(result.best)), good_start[0])
+    assert not same(weights(result.last), weights(result.best))
+    assert result.manifest["after"]["first_is_best"] and "best.pt holds the first weights" in str(result)
+    assert len(rows(result.table)) == 2
+    assert not (result.folder / "weights" / "epoch-1.pt").exists()
+
+
+def test_an_epoch_that_is_better_takes_its_place(
+    train: Train, big: Path, good_start: list[dict[str, Tensor]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = BaseTrainer.validate
+
+    def perfect(self: Any) -> Any:
+        metrics, _ = original(self)
+        self.best_fitness = 1.0
+        return metrics, 1.0
+
+    monkeypatch.setattr(BaseTrainer, "validate", perfect)
+    result = train(teacher=big, init="fit", epochs=1)
+    assert not result.manifest["after"]["first_is_best"] and "holds the first weights" not in str(result)
+    assert same(weights(result.last), weights(result.best))
+
+
+def test_they_survive_an_interruption(
+    train: Train, big: Path, good_start: list[dict[str, Tensor]], cut_off: Callable[..., None], tmp_path: Path
+) -> None:
+    cut_off(lambda: train(teacher=big, init="fit", epochs=2, name="a"))
+    first = good_start[0]
+    result = distill.resume(tmp_path / "runs" / "a")
+    assert same(halved(weights(result.best)), first) and result.manifest["after"]["first_is_best"]
 
 
 # ---- a fit that training does not throw off

@@ -325,7 +325,7 @@ def test_nobody_has_to_ask_for_it(
 ) -> None:
     result = train(teacher=big, init="auto")
     assert not same(starts[0], expected(big)) and result.manifest["initialised"]["start"] == "fitted"
-    assert "to be fitted, from the teacher's strongest channels: " in caplog.text
+    assert "to be fitted to the teacher: " in caplog.text
     result = train(teacher=teacher, init="none")
     assert result.manifest["initialised"] is None
 

@@ -18,7 +18,7 @@ from ultralytics.utils import LOGGER, RANK
 
 from distill.adapters.ultralytics.heads import outputs_of
 from distill.adapters.ultralytics.inheriting import inherit, places_of, shared_tensors
-from distill.adapters.ultralytics.racing import OWN, best_of, race
+from distill.adapters.ultralytics.racing import OWN, best_of, parts_of, race
 from distill.adapters.ultralytics.rehearsal import student_of
 from distill.adapters.ultralytics.session import read_teacher
 from distill.adapters.ultralytics.views import alike, spread, training_images
@@ -33,6 +33,7 @@ DEEPEST = 32  # the stride whose grid has to give enough positions
 IMAGES = 32, 256  # at least, at most
 FITTED = "fitted"
 MEASURED = "best"  # the `--init` that compares starts
+MOMENTUM = 0.1  # of running statistics, in place of 0.03: torch's own default
 CHOOSERS = 64  # of the images, on which channels are chosen
 INTEREST = 4  # pixels to a cell of the map of where the teacher sees something
 
@@ -51,8 +52,9 @@ def fit_student(trainer: Any) -> None:
         random.seed(own["seed"])  # the images and their augmentation
         np.random.seed(own["seed"])
         torch.manual_seed(own["seed"])
-        everything = range(len(trainer.train_loader.dataset))
-        chosen = spread(everything, image_count(trainer.args.imgsz))
+        count = len(trainer.train_loader.dataset)
+        shown = parts_of(count)[0] if own["init"] == MEASURED else range(count)  # the judges of a race are left out
+        chosen = spread(shown, image_count(trainer.args.imgsz))
         images = alike(list(training_images(trainer, chosen)))
         fitted, told = _fitted(student, teacher, trainer.data["names"], images)
         found = {"start": FITTED, "images": len(images), "distinct": len(set(chosen)), **_figures(told)}
@@ -60,7 +62,7 @@ def fit_student(trainer: Any) -> None:
         if own["init"] == MEASURED:
             found |= _raced(trainer, {FITTED: fitted, OWN: student})
         if found["start"] == FITTED:
-            student.load_state_dict(fitted.state_dict())
+            student.load_state_dict(fitted.state_dict())  # `keep_up` comes when the average has been made
         own["fitted"] = found
         LOGGER.info(f"first weights: {said(found)}")
         trainer._clear_memory()
@@ -74,8 +76,20 @@ def _fitted(student: Any, teacher: Any, names: Mapping[int, str], images: Tensor
     whole = deepcopy(student).cpu()  # channels are followed on the CPU
     guide = Guide(whole, teacher, names, images)
     inherit(whole, teacher.cpu(), names, guide.places)
-    whole.to(images.device)
-    return whole, guide.fit(whole)
+    told = guide.fit(whole.to(images.device))
+    keep_up(whole)
+    return whole, told
+
+
+def keep_up(student: nn.Module) -> None:
+    """Have running statistics follow a fitted student's training faster: validation would see another network.
+
+    Steps at a learning rate that is made for drawn weights move a fitted network's means further than Ultralytics'
+    momentum of 0.03 follows. What is trained is the same, for training does not look at them.
+    """
+    for module in student.modules():
+        if isinstance(module, nn.BatchNorm2d) and module.momentum is not None:
+            module.momentum = max(module.momentum, MOMENTUM)
 
 
 def _raced(trainer: Any, starts: Mapping[str, Any]) -> dict[str, Any]:

@@ -134,7 +134,7 @@ def _check_asked(settings: Settings, theirs: Mapping[str, Any]) -> None:
     for name in ("pretrained", "distill_model"):
         if isinstance(theirs.get(name), (str, Path)):
             read_checkpoint(theirs[name], f"{name}=", settings.trust)
-    only_first = settings.init in ("teacher", "fit") and not teaches(settings)
+    only_first = settings.init in ("teacher", "fit", "best") and not teaches(settings)
     if settings.teacher and theirs.get("distill_model") and not only_first:
         raise InputError(
             "--teacher and distill_model= both name a teacher: ours or Ultralytics' own, not both at once "

@@ -37,9 +37,9 @@ def race(trainer: Any, starts: Mapping[str, nn.Module], seed: int) -> tuple[dict
     The starts are left as they are. All are trained on the same batches of three quarters of the training images, and
     judged in eval mode, so that a start whose statistics do not keep up is seen, on views of the rest.
     """
-    everything = range(len(trainer.train_loader.dataset))
-    shown = [k for k in everything if k % APART] or list(everything)
-    held = [k for k in everything if not k % APART]
+    count = len(trainer.train_loader.dataset)
+    shown, held = parts_of(count)
+    size = min(BATCH, max(trainer.batch_size // max(trainer.world_size, 1), 1))
     steps = steps_of(trainer.epochs * len(trainer.train_loader))
     _seed(seed)
     judges = list(training_images(trainer, spread(held, JUDGES)))
@@ -49,7 +49,7 @@ def race(trainer: Any, starts: Mapping[str, nn.Module], seed: int) -> tuple[dict
     for name, start in starts.items():
         _seed(seed)  # the same images for all, augmented alike
         runner = deepcopy(start).train()
-        _train(trainer, runner, random.choices(shown, k=steps * BATCH), ticks)
+        _train(trainer, runner, random.choices(shown, k=steps * size), steps, ticks)
         losses[name] = task_loss(runner, judges, trainer.per_image)
     next(ticks, None)
     return losses, steps
@@ -66,14 +66,19 @@ def steps_of(total: int) -> int:
     return min(max(round(PART * total), LEAST), MOST)
 
 
-def _train(trainer: Any, runner: nn.Module, numbers: Sequence[int], ticks: Any) -> None:
-    args, steps = trainer.args, len(numbers) // BATCH
+def parts_of(count: int) -> tuple[list[int], list[int]]:
+    """Of so many images, the numbers of those that are fitted to and trained on, and of those that judge."""
+    return [k for k in range(count) if k % APART] or list(range(count)), [k for k in range(count) if not k % APART]
+
+
+def _train(trainer: Any, runner: nn.Module, numbers: Sequence[int], steps: int, ticks: Any) -> None:
+    args = trainer.args
     with quiet():
         optimizer = trainer.build_optimizer(runner, args.optimizer, args.lr0, args.momentum, args.weight_decay, steps)
     rates = [group["lr"] for group in optimizer.param_groups]
     model = in_precision(runner, trainer.own)
     low = trainer.device.type == "cuda" and bool(trainer.amp) and torch.cuda.is_bf16_supported()
-    for step, batch in enumerate(training_images(trainer, numbers)):
+    for step, batch in enumerate(training_images(trainer, numbers, len(numbers) // steps)):
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
             group["lr"] = rate * min(1.0, (step + 1) / (steps / 2))  # half of the race is its warm-up
         with torch.autocast(trainer.device.type, torch.bfloat16, enabled=low):  # needs no scaler, as float16 would

@@ -40,6 +40,7 @@ from distill.settings import due
 from distill.teacher import Teacher
 
 FITNESS = "fitness"  # Ultralytics' name for the figure by which best.pt is chosen
+DIGITS = 5  # to which it rounds that of an epoch
 
 
 class Session:
@@ -79,7 +80,7 @@ class Session:
         proof.raise_if_failed(forgive=("weight",) if own["weight"] == 0 else ())
         if fresh:
             found = _before(trainer, distiller, checkpoint, batches[0])
-            own["first_fitness"] = found["student"]["metrics"].get(FITNESS, 0.0)
+            own["first_fitness"] = round(found["student"]["metrics"].get(FITNESS, 0.0), DIGITS)
             checks = (*proof.checks, *(_on_this_data(trainer, checkpoint, found) if checkpoint else ()))
             _say("\n".join(str(check) for check in checks[len(proof.checks) :]))
             proof = Proof(checks, proof.weights)
@@ -114,8 +115,7 @@ class Session:
         if self.distiller is not None:
             after["attention"] = _audit(trainer, student, self.distiller)
         after["profile"] = rehearsal.profile(student, imgsz)
-        first = trainer.own.get("first_fitness")
-        after["first_is_best"] = bool(first) and trainer.best_fitness == first
+        after["first_is_best"] = trainer.own.get("first_is_best", False)
         start = {"weights": trainer.own.get("start"), "data": trainer.own.get("order", [])}
         entries = {"start": start, "peak_memory": peak_memory(), "weights_at_end": trainer.own["weights"]}
         entries["directions"] = mean_cosines(trainer.own.get("directions", {}))
@@ -152,9 +152,9 @@ def teacher_of(own: dict[str, Any], checkpoint: Checkpoint | None = None) -> Tea
 def _begin_alone(trainer: Any, own: dict[str, Any]) -> None:
     """Record a run in which nothing stands beside the task's loss; of first weights of ours, what they detect."""
     entries = {}
-    if own.get("fitted") or own.get("initialised"):
+    if own["init"] != "none":  # every rank knows it, and all validate together
         metrics = rehearsal.validate(trainer, rehearsal.student_of(trainer))
-        own["first_fitness"] = metrics.get(FITNESS, 0.0)
+        own["first_fitness"] = round(metrics.get(FITNESS, 0.0), DIGITS)
         entries = {"before": {"student": {"metrics": metrics}, "teacher": {}}}
     if RANK in {-1, 0}:
         _record(trainer, own, entries)

@@ -18,9 +18,12 @@ def keep_first(trainer: Any, fitness: float) -> None:
     """Write what a run begins with as best.pt: an epoch that is worth less than `fitness` does not replace it."""
     trainer.epoch, trainer.fitness, trainer.best_fitness = -1, fitness, fitness
     if RANK in {-1, 0}:
+        period, trainer.save_period = trainer.save_period, -1
         with staged(trainer):
             trainer.write_checkpoints()
             trainer.last.unlink()  # there is no epoch to go on from
+        trainer.save_period = period
+    trainer.own["first_is_best"] = True
     trainer.fitness = None
 
 

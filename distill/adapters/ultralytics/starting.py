@@ -47,8 +47,6 @@ def first_weights(
         _check_trained(settings.init, arguments, trained)
     if settings.init == DRAWN or teacher is None:
         return DRAWN, ()
-    if trained and not asked:
-        return DRAWN, ("first weights: the student's own are kept (--init fit gives them up)",)
     if not (asked or _larger(teacher.module, student)):
         return DRAWN, ()
     try:
@@ -56,13 +54,17 @@ def first_weights(
     except InputError as error:
         if asked:
             raise
+        if trained:
+            return DRAWN, ()
         why = str(error).removeprefix("--init auto: ")
         return DRAWN, (f"first weights: drawn from the seed ({why})",)
+    if trained and not asked:
+        return DRAWN, ("first weights: the student's own are kept (--init fit gives them up, --init best compares)",)
     if settings.init == MEASURED:
         return MEASURED, ()
     if settings.init == INHERITED:
         return INHERITED, (line,)
-    return FITTED, (line.replace("initialised from teacher", "to be fitted, from the teacher's strongest channels"),)
+    return FITTED, (line.replace("initialised from teacher", "to be fitted to the teacher"),)
 
 
 def _check_drawn(settings: Settings, arguments: Mapping[str, Any], trained: bool) -> None:

@@ -11,9 +11,9 @@ from torch import nn
 from ultralytics.utils import DEFAULT_CFG, LOGGER, RANK, YAML
 from ultralytics.utils.torch_utils import unset_deterministic
 
+from distill.adapters.ultralytics import fitting
 from distill.adapters.ultralytics.columns import figures, without_ours
 from distill.adapters.ultralytics.cpu import InBfloat16, check_cpu, in_precision
-from distill.adapters.ultralytics.fitting import MEASURED, fit_student
 from distill.adapters.ultralytics.gating import gate_neck, take_gates
 from distill.adapters.ultralytics.inheriting import inherit
 from distill.adapters.ultralytics.pairing import Seen, digest_of_weights
@@ -112,6 +112,8 @@ class DistillationMixin(Base):
 
     def _setup_train(self) -> None:
         super()._setup_train()
+        if (self.own.get("fitted") or {}).get("start") == fitting.FITTED:  # resumed runs and other ranks too
+            fitting.keep_up(student_of(self))
         with same_randomness():
             self.own.setdefault("start", digest_of_weights(student_of(self)))
             self.session = Session.begin(self)
@@ -200,9 +202,9 @@ class DistillationMixin(Base):
     def _build_train_pipeline(self) -> None:
         with self._original_compile():  # an out-of-memory retry rebuilds the loaders, whose shape depends on it
             super()._build_train_pipeline()
-        if self.own.get("init") in (FITTED, MEASURED) and not self.resume and self.ema is None:
+        if self.own.get("init") in (FITTED, fitting.MEASURED) and not self.resume and self.ema is None:
             with same_randomness():  # the EMA is made of what comes out of it
-                fit_student(self)
+                fitting.fit_student(self)
 
     def label_loss_items(self, loss_items: Any = None, prefix: str = "train") -> Any:
         """Our losses exist in training only; validation would list them as zeros."""
@@ -228,6 +230,8 @@ class DistillationMixin(Base):
 
     def write_checkpoints(self) -> bool:
         """last.pt, and best.pt where this epoch is the best one, where the trainer's paths point."""
+        if self.fitness == self.best_fitness:
+            self.own["first_is_best"] = False
         with self._original_compile():
             if hasattr(self.ema.ema, "args"):
                 self.ema.ema.args = type(self.args)(**{k: v for k, v in vars(self.args).items() if k != KEY})

@@ -19,8 +19,8 @@ def spread(numbers: Sequence[int], count: int) -> list[int]:
     return [numbers[k * step % len(numbers)] for k in range(count)]
 
 
-def training_images(trainer: Any, numbers: Sequence[int]) -> Iterator[dict[str, Any]]:
-    """Augmented training batches of the images of these `numbers`, on the device.
+def training_images(trainer: Any, numbers: Sequence[int], size: int = BATCH) -> Iterator[dict[str, Any]]:
+    """Augmented training batches of the images of these `numbers`, `size` in each, on the device.
 
     Each has images of one shape (with `rect` they differ), none of them scaled once more by `multi_scale`.
     """
@@ -28,8 +28,8 @@ def training_images(trainer: Any, numbers: Sequence[int]) -> Iterator[dict[str, 
     scaled, args.multi_scale = args.multi_scale, 0.0
     try:
         with untouched(trainer.train_loader.dataset) as dataset:
-            for start in range(0, len(numbers), BATCH):
-                items = [dataset[k] for k in numbers[start : start + BATCH]]
+            for start in range(0, len(numbers), size):
+                items = [dataset[k] for k in numbers[start : start + size]]
                 items = [item for item in items if item["img"].shape == items[0]["img"].shape]
                 yield trainer.preprocess_batch(trainer.train_loader.collate_fn(items))
     finally:

@@ -81,7 +81,7 @@ class Grams:
     """
 
     def __init__(self, channels: Channels, signals: Mapping[str, Tensor], read: Tensor) -> None:
-        self._signals = {name: found - found.mean(0) for name, found in signals.items()}
+        self._signals = {name: found.sub_(found.mean(0)) for name, found in signals.items()}
         self._root = read.sqrt()
         self._where: dict[int, dict[str, int]] = defaultdict(dict)  # of a class of channels: blocks, and columns there
         for name in signals:

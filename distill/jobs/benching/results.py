@@ -151,8 +151,10 @@ def _outcome(run: Run) -> Outcome:
 
 
 def _prepared(initialised: Mapping[str, Any]) -> float:
-    """Seconds of fitting: none where nothing was fitted, NaN where the run kept no time."""
-    return number(initialised.get("seconds")) if "start" in initialised else 0.0
+    """Seconds of fitting, and of a race: none where nothing was fitted, NaN where the run kept no time."""
+    if "start" not in initialised:
+        return 0.0
+    return number(initialised.get("seconds")) + number(initialised.get("raced_seconds", 0.0))
 
 
 def _before(manifest: Mapping[str, Any], who: str, score: str) -> float:
