@@ -22,7 +22,7 @@ OUTPUTS = (
 )
 FIRST = (
     "\nbest.pt holds the first weights: after no epoch did the student do better on the validation images.\n"
-    "Training from them needs a lower learning rate, more images, or no more than them."
+    "A lower learning rate or more images may improve on them; otherwise use them as they are."
 )
 FLAT = 1e-4  # standard deviation of alpha below which its correlation with anything is that of rounding
 GATED = (
