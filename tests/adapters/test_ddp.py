@@ -168,3 +168,13 @@ def test_both_processes_start_as_the_same_part_of_the_teacher(
     expected = {name: tensor.detach() for name, tensor in part.named_parameters()}
     assert all(same(process["before"], expected) for process in both.processes)
     assert both.result.manifest["initialised"]["share"] == 1.0
+
+
+@pytest.mark.slow
+def test_both_processes_go_on_from_one_fit_where_nothing_else_is_taught(run: Callable[..., Run], student: Path) -> None:
+    """One of them fits; both validate what came of it together, or one would wait for ever."""
+    both = run(gloo.Gloo, student=str(student), init="fit", layers="none", response="none", epochs=1)
+    first, second = (process["before"] for process in both.processes)
+    assert same(first, second)
+    assert both.result.manifest["initialised"]["start"] == "fitted"
+    assert "metrics/mAP50-95(B)" in both.result.manifest["before"]["student"]["metrics"]
