@@ -17,22 +17,28 @@ TITLES = {"attention": "attention", "classes": "class scores", "boxes": "boxes"}
 class Guard:
     """Follows the cosine between each term's gradient and the task's, at the layers where the term is weighed.
 
-    `record` is where it keeps count, sum and sum of squares of the cosines of each term, in plain types, so that they
-    survive an interruption.
+    `record` is where it keeps count, sum, sum of squares and the latest of the cosines of each term, in plain types, so
+    that they survive an interruption. `first` are those that were found before training, the latest until then.
     """
 
-    def __init__(self, record: dict[str, Any]) -> None:
+    def __init__(self, record: dict[str, Any], first: Mapping[str, float] | None = None) -> None:
         self.record = record
-        self.latest: dict[str, float] = {}
+        for name, cosine in (first or {}).items():
+            record.setdefault(name, [0, 0.0, 0.0, cosine])
         self._told: set[str] = set()
+
+    @property
+    def latest(self) -> dict[str, float]:
+        """Each term's cosine when it was last measured."""
+        return {name: found[-1] for name, found in self.record.items()}
 
     def note(self, balances: Mapping[str, Balance]) -> list[str]:
         """Take in one measurement; what there is to say now, once for each term."""
         for name, balance in balances.items():
             if math.isfinite(balance.cosine):
-                self.latest[name] = balance.cosine
-                count, total, squares = self.record.get(name, (0, 0.0, 0.0))
-                self.record[name] = [count + 1, total + balance.cosine, squares + balance.cosine**2]
+                count, total, squares, _ = self.record.get(name, (0, 0.0, 0.0, 0.0))
+                cosine = balance.cosine
+                self.record[name] = [count + 1, total + cosine, squares + cosine**2, cosine]
         new = [name for name in against(self.record) if name not in self._told]
         self._told.update(new)
         return [
@@ -44,14 +50,12 @@ class Guard:
 
 def mean_cosines(record: Mapping[str, Any]) -> dict[str, float]:
     """By term, the mean cosine of its gradient and the task's over a run."""
-    return {name: total / count for name, (count, total, _) in record.items()}
+    return {name: total / count for name, (count, total, *_) in record.items() if count}
 
 
 def against(record: Mapping[str, Any]) -> list[str]:
     """The terms that have worked against the task: a mean below `AGAINST` by more than two standard errors."""
-    return [
-        name for name, (count, total, squares) in record.items() if count >= ENOUGH and _below(count, total, squares)
-    ]
+    return [name for name, found in record.items() if found[0] >= ENOUGH and _below(*found[:3])]
 
 
 def opposed(cosines: Iterable[float]) -> bool:

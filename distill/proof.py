@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -42,10 +42,14 @@ class Check:
 
 @dataclass(frozen=True)
 class Proof:
-    """The checks, and the weight of each term: the one given, or the one measured."""
+    """The checks, and the weight of each term: the one given, or the one measured.
+
+    `cosines` are those between each term's gradient and the task's, where both have one.
+    """
 
     checks: tuple[Check, ...]
     weights: dict[str, float]
+    cosines: dict[str, float] = field(default_factory=dict)
 
     @property
     def failed(self) -> tuple[Check, ...]:
@@ -113,7 +117,9 @@ def prove(
         weight = fixed[name] if name in fixed else weight_for_share(wanted, tasks, owns)
         checks.append(_weight(name, weight, found_of, name not in fixed))
         distiller.weights[name] = weight
-    return Proof(tuple(checks), distiller.weights)
+    known = {name: [one.cosine for one in found if math.isfinite(one.cosine)] for name, found in balances.items()}
+    cosines = {name: sum(found) / len(found) for name, found in known.items() if found}
+    return Proof(tuple(checks), distiller.weights, cosines)
 
 
 def _taps(step: Step) -> Check:

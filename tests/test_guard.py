@@ -36,6 +36,14 @@ def test_what_cannot_be_compared_does_not_count():
     assert guard.record == {} and guard.latest == {}
 
 
+def test_until_it_measures_it_says_what_was_found_before_training():
+    guard = Guard({}, {"boxes": 0.4})
+    assert guard.latest == {"boxes": 0.4} and mean_cosines(guard.record) == {} and against(guard.record) == []
+    guard.note(found(boxes=0.1))
+    assert guard.latest == {"boxes": 0.1} and mean_cosines(guard.record) == {"boxes": 0.1}
+    assert Guard(guard.record, {"boxes": 0.9}).latest == {"boxes": 0.1}  # a run that goes on
+
+
 def test_it_goes_on_where_it_was_cut_off():
     record = {}
     for _ in range(ENOUGH - 1):

@@ -31,7 +31,6 @@ FAINT = 1e-3  # of a standard deviation: what varies less, in logits or behind a
 TINY = 1e-12
 RIDGES = 1e-3, 1e-2, 0.1, 1.0  # of each input's variance, from the one that is tried first
 SHARPEST = 10.0  # of what is fitted
-GAIN = 1.0  # the most that a fitted BatchNorm multiplies by; weights are as much larger
 
 
 @dataclass(frozen=True)
@@ -39,8 +38,7 @@ class Target:
     """What a convolution is to give: `values` (n, C) at the `where` (n,) among its positions over the batch.
 
     NaN stands in channels that have no counterpart. `weights` (n,) say how much each position counts. `gains` (C,) are
-    what a BatchNorm is to multiply each channel by, |gamma| / sqrt(variance): as the large network's does, up to
-    `GAIN`.
+    what the large network's BatchNorm multiplies each channel by, |gamma| / sqrt(variance).
     """
 
     where: Tensor
@@ -92,7 +90,6 @@ def targets_of(
             there = (place == columns[name]).to(values.device)
             values = torch.where(there, values, torch.nan)
             gains = None if gains is None else gains[columns[name].to(gains.device)]
-        gains = None if gains is None else gains.clamp(max=GAIN)
         weights = None if score is None else score.flatten()[where].to(values) + BACKGROUND
         targets[name] = Target(where, values, weights, gains)
     return targets
@@ -154,8 +151,8 @@ class _Solve:
             _put(conv.weight, weight, self.chosen)
             _put(conv.bias, offset.flatten(), self.chosen)
             return
-        # a BatchNorm undoes any scale: weights get the one at which its gain is what it is to be. With large gains a
-        # few steps of an optimizer move what is behind them further than the running statistics follow
+        # a BatchNorm undoes any scale: weights get the one at which its gain is the large network's. With larger gains
+        # steps of an optimizer throw off what is behind them, with smaller ones the network learns more slowly
         given = torch.einsum("ngp,gpq->ngq", x, slope).flatten(1)  # (n, C)
         assert self.target.gains is not None
         size = self.spread / given.std(0).clamp(min=TINY) / self.target.gains

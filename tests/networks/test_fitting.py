@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from distill import progress
 from distill.networks import fitting
-from distill.networks.fitting import GAIN, RIDGES, fit, least_squares, sharpness, targets_of
+from distill.networks.fitting import RIDGES, fit, least_squares, sharpness, targets_of
 from distill.networks.noting import note, positions
 
 BLOCKS = {"0.conv": "0.bn", "1.conv": "1.bn", "2.conv": "2.bn", "3": ""}
@@ -192,7 +192,7 @@ def gains(model: Any) -> Tensor:
     return torch.cat([(m.weight.abs() / (m.running_var + m.eps).sqrt()) for m in model.modules() if hasattr(m, "eps")])
 
 
-def test_a_batchnorms_gain_is_the_large_networks_but_never_large_and_gradients_are_not_built() -> None:
+def test_a_batchnorms_gain_is_the_large_networks_and_gradients_are_not_built() -> None:
     """Whatever size the solution has: with larger gains the first steps of training would throw it off."""
     teacher, student = network(8, 0).eval(), network(8, 1)
     for module in student.modules():
@@ -200,9 +200,8 @@ def test_a_batchnorms_gain_is_the_large_networks_but_never_large_and_gradients_a
             module.weight.data *= 0.01  # once weights kept such sizes, and gains grew by as much
     images = draw(8, 3, 16, 16)
     told = fit(student, targets_of(teacher, BLOCKS, {}, images), BLOCKS, images)
-    assert gains(teacher).max() > 1.5 and gains(teacher).min() < 0.8
-    assert torch.allclose(gains(student), gains(teacher).clamp(max=GAIN), rtol=1e-3)
-    assert max(one.gain for one in told.values()) == pytest.approx(GAIN, rel=1e-3)
+    assert torch.allclose(gains(student), gains(teacher), rtol=1e-3)
+    assert max(one.gain for one in told.values()) == pytest.approx(gains(teacher).max().item(), rel=1e-3)
     assert told["3"].gain == 0 < told["0.conv"].sharpness
     assert all(p.requires_grad and p.grad is None and p.is_leaf for p in student.parameters())
 

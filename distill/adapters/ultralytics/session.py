@@ -6,6 +6,7 @@ import re
 import resource
 import sys
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +84,7 @@ class Session:
             own["first_fitness"] = round(found["student"]["metrics"].get(FITNESS, 0.0), DIGITS)
             checks = (*proof.checks, *(_on_this_data(trainer, checkpoint, found) if checkpoint else ()))
             _say("\n".join(str(check) for check in checks[len(proof.checks) :]))
-            proof = Proof(checks, proof.weights)
+            proof = replace(proof, checks=checks)
             if RANK in {-1, 0}:
                 _record(trainer, own, {"before": found, "checks": [str(check) for check in checks]})
             trainer._clear_memory()

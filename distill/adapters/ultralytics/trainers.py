@@ -131,7 +131,9 @@ class DistillationMixin(Base):
             return
         parallel = isinstance(self.model, nn.parallel.DistributedDataParallel)
         inner = self.model.module if parallel else self.model
-        follower, guard = follower_of(self.own, distiller), Guard(self.own.setdefault("directions", {}))
+        follower = follower_of(self.own, distiller)
+        first = self.session.proof.cosines if self.session and self.session.proof else {}
+        guard = Guard(self.own.setdefault("directions", {}), first)
         readable = not self.args.compile  # gradients at layers cannot be read through a compiled graph
         wrapped = DistillingModule(
             inner, distiller, self.per_image, follower if readable else None, guard if readable else None
