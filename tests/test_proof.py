@@ -7,7 +7,7 @@ from torch import nn
 from distill.attention.pairs import Pair
 from distill.distiller import Distiller
 from distill.errors import ProofFailed
-from distill.proof import Check, Proof, _varied, prove
+from distill.proof import SAME, Check, Proof, _fitted_already, _varied, prove
 from distill.teacher import Teacher
 from distill.terms.attention import AttentionTerm
 from distill.terms.base import Batch, Reading
@@ -435,3 +435,16 @@ def test_first_images_without_objects_do_not_fail_a_pair(student, teacher, dark,
 
     proof = prove(distiller, student, [make(batch) for batch in images], 0.2)
     assert ("pair L" not in failed(proof)) == passing
+
+
+def test_outputs_that_are_the_teachers_already_are_a_warning_where_maps_differ():
+    """As a student that was fitted to a teacher of hardly any confidence has them."""
+    same, fine = (
+        Check("class scores", False, f"{SAME} (loss 2e-06): there is nothing to learn"),
+        Check("pair P3", True, ""),
+    )
+    found = _fitted_already({"at_P3": fine, "at_cls": same})
+    assert found["at_cls"].ok and found["at_cls"].warning and "hardly anything to learn" in found["at_cls"].detail
+    assert _fitted_already({"at_cls": same}) == {"at_cls": same}  # the student itself, for instance
+    pair = Check("pair P4", False, same.detail)
+    assert _fitted_already({"at_P3": fine, "at_P4": pair})["at_P4"] == pair
