@@ -44,7 +44,7 @@ def first_weights(
     if settings.init == INHERITED:
         _check_drawn(settings, arguments, trained)
     if settings.init == MEASURED:
-        _check_trained(settings.init, arguments, trained)
+        _check_trained(arguments, trained)
     if settings.init == DRAWN or teacher is None:
         return DRAWN, ()
     if not (asked or _larger(teacher.module, student)):
@@ -74,11 +74,11 @@ def _check_drawn(settings: Settings, arguments: Mapping[str, Any], trained: bool
         raise InputError(f"--init teacher: --student {settings.student} has weights of its own: give its .yaml instead")
 
 
-def _check_trained(init: str, arguments: Mapping[str, Any], trained: bool) -> None:
+def _check_trained(arguments: Mapping[str, Any], trained: bool) -> None:
     if not trained:
-        raise InputError(f"--init {init}: the student has no weights of its own to keep: --init fit fits all of it")
+        raise InputError("--init best: the student has no weights of its own to keep: --init fit fits all of it")
     if arguments.get("freeze"):
-        raise InputError(f"--init {init}: freeze= keeps layers as they are, which it might replace: leave one out")
+        raise InputError("--init best: freeze= keeps layers as they are, which it might replace: leave one out")
 
 
 def _larger(teacher: Any, student: Any) -> bool:
