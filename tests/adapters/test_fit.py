@@ -191,7 +191,7 @@ def halved(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.half() for name, tensor in state.items()}
 
 
-@pytest.mark.parametrize("settings", [{}, {"layers": "none"}, {"val": False}, {"save_period": 1}])
+@pytest.mark.parametrize("settings", [{}, {"layers": "none"}, {"val": False}, {"save": False}, {"save_period": 1}])
 def test_a_run_never_ends_with_less_than_it_began_with(
     settings: dict[str, Any], train: Train, big: Path, good_start: list[dict[str, Tensor]]
 ) -> None:

@@ -21,6 +21,7 @@ from distill.adapters.ultralytics.inheriting import inherit, places_of, shared_t
 from distill.adapters.ultralytics.racing import OWN, best_of, parts_of, race
 from distill.adapters.ultralytics.rehearsal import student_of
 from distill.adapters.ultralytics.session import read_teacher
+from distill.adapters.ultralytics.starting import MEASURED
 from distill.adapters.ultralytics.views import alike, spread, training_images
 from distill.adapters.ultralytics.worth import signals_of
 from distill.attention.taps import Taps
@@ -32,7 +33,6 @@ from distill.records import has_bfloat16
 DEEPEST = 32  # the stride whose grid has to give enough positions
 IMAGES = 32, 256  # at least, at most
 FITTED = "fitted"
-MEASURED = "best"  # the `--init` that compares starts
 MOMENTUM = 0.1  # of running statistics, in place of 0.03: torch's own default
 CHOOSERS = 64  # of the images, on which channels are chosen
 INTEREST = 4  # pixels to a cell of the map of where the teacher sees something
@@ -184,5 +184,5 @@ def said(found: Mapping[str, Any]) -> str:
         return f"fitted, {how}"
     taken = "your student's weights were kept" if found["start"] == OWN else "your student's weights were replaced"
     losses = ", ".join(f"{loss:.3f} from {name}" for name, loss in found["losses"].items())
-    race = f"loss after {found['raced_steps']} steps of training {losses} weights, on images that neither had seen"
+    race = f"loss after {found['raced_steps']} steps of training {losses} weights, on images kept apart"
     return f"{taken}: {race} ({found['raced_seconds']:.0f} s); fitted: {how}"

@@ -1,4 +1,4 @@
-"""Which first weights are the better ones: both are trained for some steps, and judged on images they had not seen.
+"""Which first weights are the better ones: both are trained for some steps, and judged on images kept apart.
 
 The loss before training does not tell what training makes of a start. From COCO's weights with a teacher of the same
 data a fitted student had the least loss and ended below the student that kept its own.

@@ -20,6 +20,7 @@ from distill.adapters.ultralytics.anatomy import alphas_of, build_teacher
 from distill.adapters.ultralytics.data import ordered
 from distill.adapters.ultralytics.inputs import Checkpoint, read_checkpoint
 from distill.adapters.ultralytics.probing import Probe
+from distill.adapters.ultralytics.starting import DRAWN
 from distill.adapters.ultralytics.supervision import check_shuffled, supervised, taught
 from distill.adapters.ultralytics.transfer import distiller_of, fixed_weights, schedule_of, shares_of, terms_of
 from distill.adapters.ultralytics.wrapper import DistillingModule, over_ranks
@@ -153,7 +154,7 @@ def teacher_of(own: dict[str, Any], checkpoint: Checkpoint | None = None) -> Tea
 def _begin_alone(trainer: Any, own: dict[str, Any]) -> None:
     """Record a run in which nothing stands beside the task's loss; of first weights of ours, what they detect."""
     entries = {}
-    if own["init"] != "none":  # every rank knows it, and all validate together
+    if own["init"] != DRAWN:  # every rank knows it, and all validate together
         metrics = rehearsal.validate(trainer, rehearsal.student_of(trainer))
         own["first_fitness"] = round(metrics.get(FITNESS, 0.0), DIGITS)
         entries = {"before": {"student": {"metrics": metrics}, "teacher": {}}}

@@ -10,13 +10,13 @@ from torch import nn
 from ultralytics.nn.modules import Concat
 
 from distill.adapters.ultralytics.checkpoints import Checkpoint
-from distill.adapters.ultralytics.fitting import MEASURED
 from distill.adapters.ultralytics.inheriting import inherit
 from distill.errors import InputError
 from distill.networks.neck import GatedConcat
 from distill.settings import Settings
 
-DRAWN, INHERITED, FITTED = "none", "teacher", "fit"
+DRAWN, INHERITED, FITTED, MEASURED = "none", "teacher", "fit", "best"
+KEPT = "first weights: the student's own are kept (--init fit gives them up, --init best compares)"
 
 
 def first_weights(
@@ -49,17 +49,15 @@ def first_weights(
         return DRAWN, ()
     if not (asked or _larger(teacher.module, student)):
         return DRAWN, ()
+    if trained and not asked:
+        return DRAWN, (KEPT,) if _fits(student, teacher) else ()
     try:
         line = _inherited(settings.init, student, teacher, names)
     except InputError as error:
         if asked:
             raise
-        if trained:
-            return DRAWN, ()
         why = str(error).removeprefix("--init auto: ")
         return DRAWN, (f"first weights: drawn from the seed ({why})",)
-    if trained and not asked:
-        return DRAWN, ("first weights: the student's own are kept (--init fit gives them up, --init best compares)",)
     if settings.init == MEASURED:
         return MEASURED, ()
     if settings.init == INHERITED:
@@ -93,6 +91,15 @@ def _inherited(init: str, student: Any, teacher: Any, names: Mapping[int, str]) 
         return str(inherit(student, teacher.module, names))
     except InputError as error:
         raise InputError(f"--init {init}: {error}") from error
+
+
+def _fits(student: Any, teacher: Checkpoint) -> bool:
+    """Could the student be fitted to this teacher, as far as their forms tell?"""
+    try:
+        _check_form(student, teacher)
+    except InputError:
+        return False
+    return True
 
 
 def _check_form(student: Any, teacher: Checkpoint) -> None:

@@ -20,7 +20,7 @@ from distill.adapters.ultralytics.pairing import Seen, digest_of_weights
 from distill.adapters.ultralytics.rehearsal import student_of
 from distill.adapters.ultralytics.session import Session, read_teacher, teacher_of
 from distill.adapters.ultralytics.staging import keep_first, staged
-from distill.adapters.ultralytics.starting import FITTED, INHERITED
+from distill.adapters.ultralytics.starting import FITTED, INHERITED, MEASURED
 from distill.adapters.ultralytics.students import adopted
 from distill.adapters.ultralytics.supervision import taught
 from distill.adapters.ultralytics.transfer import follower_of
@@ -118,7 +118,7 @@ class DistillationMixin(Base):
             self.own.setdefault("start", digest_of_weights(student_of(self)))
             self.session = Session.begin(self)
             first = self.own.get("first_fitness", 0.0)
-            if first > 0 and not self.resume and self.args.save:
+            if first > 0 and not self.resume:
                 keep_first(self, first)
         self._attach()
         self.model = in_precision(self.model, self.own)
@@ -204,7 +204,7 @@ class DistillationMixin(Base):
     def _build_train_pipeline(self) -> None:
         with self._original_compile():  # an out-of-memory retry rebuilds the loaders, whose shape depends on it
             super()._build_train_pipeline()
-        if self.own.get("init") in (FITTED, fitting.MEASURED) and not self.resume and self.ema is None:
+        if self.own.get("init") in (FITTED, MEASURED) and not self.resume and self.ema is None:
             with same_randomness():  # the EMA is made of what comes out of it
                 fitting.fit_student(self)
 
