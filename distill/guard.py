@@ -42,7 +42,7 @@ class Guard:
         new = [name for name in against(self.record) if name not in self._told]
         self._told.update(new)
         return [
-            f"{title(name)} work against the task: over {self.record[name][0]} measurements the cosine of their "
+            f"{title(name)}: taught against the task; over {self.record[name][0]} measurements the cosine of both "
             f"gradients is {mean_cosines(self.record)[name]:.2f}; {REMEDY}"
             for name in new
         ]

@@ -17,7 +17,7 @@ def test_a_term_against_the_task_is_told_once_and_one_beside_it_never():
     lines = [guard.note(found(attention=0.1, classes=-0.3)) for _ in range(2 * ENOUGH)]
     assert [n for n, line in enumerate(lines, 1) if line] == [ENOUGH]
     (line,) = lines[ENOUGH - 1]
-    assert line.startswith("class scores work against the task: over 8 measurements") and "-0.30" in line
+    assert line.startswith("class scores: taught against the task; over 8 measurements") and "-0.30" in line
     assert "--schedule cosine" in line
     assert guard.latest == {"attention": 0.1, "classes": -0.3}
     assert mean_cosines(guard.record) == pytest.approx({"attention": 0.1, "classes": -0.3})
@@ -49,7 +49,7 @@ def test_it_goes_on_where_it_was_cut_off():
     for _ in range(ENOUGH - 1):
         assert not Guard(record).note(found(boxes_one=-1.0))
     (line,) = Guard(record).note(found(boxes_one=-1.0))
-    assert line.startswith("boxes, one per object work against")
+    assert line.startswith("boxes, one per object: taught against")
 
 
 @pytest.mark.parametrize(
