@@ -27,20 +27,23 @@ from distill.terms.attention import AttentionTerm
 from distill.terms.base import Term
 from distill.terms.boxes import DistributionTerm
 from distill.terms.classes import ClassTerm
+from distill.terms.features import FeatureTerm
 from distill.terms.focus import BoxFocus, Focus, ScoreFocus
 from distill.weighting import Follower
 
 PLAIN = "plain"
-RUNGS = {  # attention at these levels, its focus, and what of the head's outputs
-    "attention P": ("P", "none", ()),
-    "attention B, P": ("BP", "none", ()),
-    "attention B, P on boxes": ("BP", "boxes", ()),
-    "attention B, P by scores": ("BP", "scores", ()),
-    "response bce": ("", "none", ("bce",)),
-    "response cwd": ("", "none", ("cwd",)),
-    "response bce, boxes": ("", "none", ("bce", "boxes")),
-    "attention P + bce, boxes (default)": ("P", "none", ("bce", "boxes")),
-    "attention B, P on boxes + bce, boxes": ("BP", "boxes", ("bce", "boxes")),
+RUNGS = {  # attention at these levels, its focus, what of the head's outputs, and whether features at P3 to P5
+    "attention P": ("P", "none", (), False),
+    "attention B, P": ("BP", "none", (), False),
+    "attention B, P on boxes": ("BP", "boxes", (), False),
+    "attention B, P by scores": ("BP", "scores", (), False),
+    "response bce": ("", "none", ("bce",), False),
+    "response cwd": ("", "none", ("cwd",), False),
+    "response bce, boxes": ("", "none", ("bce", "boxes"), False),
+    "attention P + bce, boxes (default)": ("P", "none", ("bce", "boxes"), False),
+    "attention B, P on boxes + bce, boxes": ("BP", "boxes", ("bce", "boxes"), False),
+    "features P": ("", "none", (), True),
+    "attention P + bce, boxes + features P (strong)": ("P", "none", ("bce", "boxes"), True),
 }
 LIMIT = 1.10
 
@@ -69,13 +72,15 @@ class Rungs(Bench):
         self.precision = "bfloat16" if probe["bfloat16"] < probe["float32"] else "float32"
         teacher.use(self.precision)
 
-    def _terms(self, letters: str, focused: str, responses: tuple[str, ...]) -> list[Term]:
+    def _terms(self, letters: str, focused: str, responses: tuple[str, ...], features: bool) -> list[Term]:
         both = output_pairs(self.student, self.teacher)
         classes, boxes = as_pairs(both, "classes"), as_pairs(both, "boxes")
         terms: list[Term] = []
         if letters:
             pairs = [pair for letter in letters for pair in self._pairs(letter)]
             terms.append(AttentionTerm(pairs, focus=focus(focused, pairs, classes)))
+        if features:
+            terms.append(FeatureTerm(self._pairs("P")))
         at = anatomy(self.student).head_inputs
         for form in responses:
             if form == "boxes":

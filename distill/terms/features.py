@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +15,7 @@ from distill.terms.base import Batch, Reading, View
 RIDGE = 1e-3  # of each student channel's variance, at least: keeps the solution finite where channels are dependent
 CONSTANT = 1e-6  # spread of a channel, over the size of the largest, which rounding alone explains
 TINY = 1e-20  # of a variance, for channels that are the same everywhere
+ENOUGH = 2048  # positions of a batch, or 16 for each of the student's channels: what a map of them is well found from
 
 
 class FeatureTerm:
@@ -21,9 +23,10 @@ class FeatureTerm:
 
     The channels of both at each position of the batch are centred, the teacher's scaled to variance 1; W is the least
     squares solution of X W = Y, found anew on every batch. The loss is the mean square of Y - X W, 1 - R^2, in [0, 1]
-    whatever the channels. FitNets (Romero et al. 2015, arXiv 1412.6550) train such a map beside the student; here it
-    has no parameters and is the best one from the first step on. (R^2 as a similarity of layers: Kornblith et al. 2019,
-    arXiv 1905.00414.) The figure is `r2_` of the pair.
+    whatever the channels. Of large levels a part of the positions is taken, another one at each step. FitNets (Romero
+    et al. 2015, arXiv 1412.6550) train such a map beside the student; here it has no parameters and is the best one
+    from the first step on. (R^2 as a similarity of layers: Kornblith et al. 2019, arXiv 1905.00414.) The
+    figure is `r2_` of the pair.
     """
 
     name = "features"
@@ -40,7 +43,8 @@ class FeatureTerm:
         for pair in self.pairs:
             mine, theirs = student.features[pair.student], teacher.features[pair.teacher]
             size = [min(a, b) for a, b in zip(mine.shape[2:], theirs.shape[2:], strict=True)]
-            loss = unexplained(positions(mine, size), positions(theirs, size))
+            part = some(len(mine) * prod(size), mine.shape[1], batch)
+            loss = unexplained(positions(mine, size, part), positions(theirs, size, part))
             readings[column(pair.name)] = Reading(pair.weight * loss, {f"r2_{pair.name}": 1 - loss.detach()})
         return readings
 
@@ -50,12 +54,21 @@ def column(pair: str) -> str:
     return f"ft_{pair}"
 
 
-def positions(features: Tensor, size: Sequence[int]) -> Tensor:
-    """(B, C, *S) -> (B prod size, C) float32, by area means onto a smaller grid."""
-    features = features.float()
+def some(count: int, channels: int, batch: Batch) -> slice:
+    """Which of `count` positions, in order, are compared at this step: every k-th of them.
+
+    k is odd, so that they do not stand in columns, and they are others at the next step: all of them in k steps.
+    """
+    every = -(-count // max(ENOUGH, 16 * channels))
+    every += every > 1 and every % 2 == 0
+    return slice((batch.epoch * batch.steps + batch.step) % every, None, every)
+
+
+def positions(features: Tensor, size: Sequence[int], part: slice = slice(None)) -> Tensor:
+    """(B, C, *S) -> (B prod size, C) float32, by area means onto a smaller grid; a part of the rows."""
     if list(features.shape[2:]) != list(size):
-        features = F.interpolate(features, size=list(size), mode="area")
-    return features.movedim(1, -1).flatten(0, -2)
+        features = F.interpolate(features.float(), size=list(size), mode="area")
+    return features.movedim(1, -1).flatten(0, -2)[part].float()
 
 
 def unexplained(x: Tensor, y: Tensor) -> Tensor:
@@ -63,6 +76,8 @@ def unexplained(x: Tensor, y: Tensor) -> Tensor:
 
     In [0, 1]; without gradient into y. Both are centred here. Only matrices of channels by channels are formed. The fit
     is shrunk by C_s / n: deep layers have hardly more positions than channels, and would explain anything by chance.
+    The gradient is that of the student's features under this map: where it is the best one, how it would change with
+    them does not count.
     """
     with torch.autocast(x.device.type, enabled=False):
         x = x - x.mean(0)
@@ -73,9 +88,13 @@ def unexplained(x: Tensor, y: Tensor) -> Tensor:
             y = y / y.square().mean(0).sqrt()
         if not y.shape[1]:
             return 1 + 0 * x.sum()  # there is nothing to tell
-        xx, xy = x.T @ x / len(x), x.T @ y / len(x)  # (C_s, C_s), (C_s, C_t)
-        spread = xx.diagonal().clamp(min=TINY).sqrt()
-        alike = xx / spread / spread[:, None]  # correlations: no channel is large or small in them
-        alike = alike + (RIDGE + len(alike) / len(x)) * torch.eye(len(alike), dtype=x.dtype, device=x.device)
-        w = torch.linalg.solve(alike, xy / spread[:, None]) / spread[:, None]  # (C_s, C_t)
-        return 1 + ((w.T @ xx) * w.T).sum() / y.shape[1] - 2 * (w * xy).sum() / y.shape[1]
+        return (x @ _map(x.detach(), y) - y).square().mean()
+
+
+def _map(x: Tensor, y: Tensor) -> Tensor:
+    """(C_s, C_t): the shrunk least squares solution of X W = Y."""
+    xx, xy = x.T @ x / len(x), x.T @ y / len(x)
+    spread = xx.diagonal().clamp(min=TINY).sqrt()
+    alike = xx / spread / spread[:, None]  # correlations: no channel is large or small in them
+    alike = alike + (RIDGE + len(alike) / len(x)) * torch.eye(len(alike), dtype=x.dtype, device=x.device)
+    return torch.linalg.solve(alike, xy / spread[:, None]) / spread[:, None]
