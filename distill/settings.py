@@ -87,8 +87,10 @@ class Settings:
     )
     features: tuple[str, ...] = _option(
         FEATURES,
-        "transfer features, as far as a linear map of the student's can tell the teacher's: what to pair, as --layers",
-        default=(),
+        "transfer features, as far as a linear map of the student's can tell the teacher's: what to pair, as --layers; "
+        "none; auto: a trained student's at the head's levels where a short trial shows that they do not hold it up, "
+        "beside the usual --layers and --response",
+        default=ranges.USUAL,
         metavar="LIST",
     )
     features_weight: float | None = _option(
@@ -101,7 +103,7 @@ class Settings:
     features_share: float = _option(
         FEATURES,
         "gradient of the feature loss at its layers, as a share of the task's",
-        DEFAULT_SHARE,
+        1.0,
         "S",
         within=ranges.POSITIVE,
     )
@@ -247,6 +249,11 @@ class Settings:
             for name in ("gates_weight", "gate_layers"):
                 if getattr(self, name):
                     self._refuse(name, ": without --gates it has no effect")
+
+    @property
+    def named_features(self) -> tuple[str, ...]:
+        """The features that are asked for by name: none where they are on trial."""
+        return () if self.features == ranges.USUAL else self.features
 
     def _refuse(self, name: str, why: str) -> None:
         value = getattr(self, name)

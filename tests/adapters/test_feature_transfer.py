@@ -68,8 +68,9 @@ def test_a_resumed_run_goes_on_with_its_features(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"features_share": 0.5}, "without --features"),
-        ({"features_weight": 1.0}, "without --features"),
+        ({"features_share": 0.5}, "no effect without --features"),
+        ({"features_weight": 1.0}, "no effect without --features"),
+        ({"features": "none", "features_weight": 1.0}, "without --features"),
         ({"features": "P3", "features_weight": 1.0, "features_share": 0.5}, "beside --features-weight"),
         ({"features": "P9"}, "layer 'P9' not found"),
         ({"features": "P3", "teacher": None}, "--features has no effect with no --teacher"),

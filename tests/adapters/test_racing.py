@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,8 +15,9 @@ from ultralytics.nn import tasks
 from ultralytics.nn.tasks import load_checkpoint
 
 import distill
-from distill.adapters.ultralytics import fitting, racing
-from distill.adapters.ultralytics.racing import best_of, race, steps_of, task_loss
+from distill.adapters.ultralytics import fitting, racing, sprints
+from distill.adapters.ultralytics.racing import best_of, race, task_loss
+from distill.adapters.ultralytics.sprints import steps_of
 from distill.adapters.ultralytics.views import spread, training_images
 from distill.networks.fitting import Solved
 
@@ -114,6 +116,7 @@ def test_nobody_is_judged_on_what_was_trained_on(
         return training_images(trainer, numbers, *size)
 
     monkeypatch.setattr(racing, "training_images", noted)
+    monkeypatch.setattr(sprints, "training_images", noted)
     monkeypatch.setattr(fitting, "training_images", noted)
     file = train(student=student).last
     train(teacher=teacher, student=file, init="best")
@@ -123,8 +126,11 @@ def test_nobody_is_judged_on_what_was_trained_on(
 
 
 def test_a_race_takes_a_small_part_of_a_run() -> None:
-    assert steps_of(400) == 8 and steps_of(1000) == 20 and steps_of(10**6) == 100
-    assert 2 * steps_of(400) <= 0.05 * 400
+    def steps(epochs: int, batches: int) -> int:
+        return steps_of(SimpleNamespace(epochs=epochs, train_loader=range(batches)))
+
+    assert steps(4, 100) == 8 and steps(500, 2) == 20 and steps(1000, 1000) == 100
+    assert 2 * steps(1, 400) <= 0.05 * 400
     assert spread(range(3), 5) == [0, 1, 2, 0, 1]
 
 

@@ -28,6 +28,7 @@ from distill.attention.taps import Taps
 from distill.modes import as_found
 from distill.networks.fitting import Solved, fit, targets_of
 from distill.networks.noting import AT_ONCE, POSITIONS
+from distill.ranges import USUAL
 from distill.records import has_bfloat16
 
 DEEPEST = 32  # the stride whose grid has to give enough positions
@@ -67,8 +68,13 @@ def fit_student(trainer: Any) -> None:
         LOGGER.info(f"first weights: {said(found)}")
         trainer._clear_memory()
     if dist.is_initialized():
+        answer = [own.get("fitted")]
+        dist.broadcast_object_list(answer, 0)
+        own["fitted"] = answer[0]
         for tensor in student.state_dict().values():
             dist.broadcast(tensor, 0)
+    if own["features"] == list(USUAL) and own["fitted"]["start"] == FITTED:
+        own["feature_pairs"] = []  # they are on trial with weights of its own
 
 
 def _fitted(student: Any, teacher: Any, names: Mapping[int, str], images: Tensor) -> tuple[Any, dict[str, Solved]]:

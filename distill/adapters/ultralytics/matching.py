@@ -55,7 +55,7 @@ def match(
         mine, theirs = layers_of(student, imgsz), layers_of(teacher.module, teacher_imgsz)
     pairs = [] if settings.layers == NO_PAIRS else pair_layers(mine, theirs, settings.layers)
     gates = gate_pairs(settings.gates, mine, theirs, settings.gate_layers)
-    features = pair_layers(mine, theirs, settings.features) if settings.features else []
+    features = pair_layers(mine, theirs, settings.named_features) if settings.named_features else []
     check_pairs(settings, pairs, gates, features)
     scores = planned_focus(settings, pairs, teacher.module, theirs)
     lines = _table([*pairs, *gates], features, mine, theirs)

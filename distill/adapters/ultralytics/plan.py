@@ -27,9 +27,9 @@ from distill.adapters.ultralytics.inputs import (
 from distill.adapters.ultralytics.labels import need_labels
 from distill.adapters.ultralytics.matching import match
 from distill.adapters.ultralytics.responses import check_recipe, settled_response
-from distill.adapters.ultralytics.starting import first_weights
+from distill.adapters.ultralytics.starting import DRAWN, MEASURED, first_weights
 from distill.adapters.ultralytics.students import stays
-from distill.adapters.ultralytics.supervision import check_gates, teaches
+from distill.adapters.ultralytics.supervision import check_gates, on_trial, teaches
 from distill.adapters.ultralytics.tasks import MODELS, TRAINERS
 from distill.adapters.ultralytics.trainers import KEY
 from distill.adapters.ultralytics.transfer import schedule_of
@@ -86,6 +86,7 @@ def plan(settings: Settings, arguments: Mapping[str, Any], command: str) -> Plan
     teacher = read_checkpoint(_with_suffix(settings.teacher), "--teacher", settings.trust) if settings.teacher else None
     names = ["item"] if theirs.get("single_cls") else ordered(data["names"])
     known = ordered(teacher.names) if teacher else []
+    tried = on_trial(settings, trained=not is_yaml or isinstance(theirs.get("pretrained"), (str, Path)))
     settings, outputs, lacking = settled_response(
         settings, student.module, names, teacher and teacher.module, known, student.task, _kept(theirs)
     )
@@ -111,6 +112,8 @@ def plan(settings: Settings, arguments: Mapping[str, Any], command: str) -> Plan
     )
     settings = replace(settings, init=own["init"])
     found = match(settings, theirs, student.module, student.task, teacher, data)
+    if tried and own["init"] in (DRAWN, MEASURED):  # its own weights are kept, or may be
+        found = replace(found, features=found.pairs)
     for key, pairs in (("pairs", found.pairs), ("gate_pairs", found.gates), ("feature_pairs", found.features)):
         own[key] = [asdict(pair) for pair in pairs]
     own |= {"scores": found.scores, "outputs": outputs}

@@ -156,7 +156,7 @@ def check_recipe(settings: Settings, task: str, boxless: Sequence[str]) -> None:
         raise InputError("--stop-with-mosaic has no effect: classify trains without mosaic")
     if settings.teacher and teaches(settings):
         all_fixed = settings.weight is not None or settings.layers == NO_PAIRS
-        all_fixed &= settings.features_weight is not None or not settings.features
+        all_fixed &= settings.features_weight is not None or not settings.named_features
         all_fixed &= settings.response_weight is not None or not settings.response
         all_fixed &= settings.gates_weight is not None or settings.gates == "none"
         if settings.hold and all_fixed:
@@ -164,7 +164,7 @@ def check_recipe(settings: Settings, task: str, boxless: Sequence[str]) -> None:
         return
     idle = {
         "focus": settings.focus != "none",
-        "features": bool(settings.features),
+        "features": bool(settings.named_features),
         "response": bool(settings.response),
         "shuffled": settings.shuffled,
         "hold": settings.hold,

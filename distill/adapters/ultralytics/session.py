@@ -23,6 +23,7 @@ from distill.adapters.ultralytics.probing import Probe
 from distill.adapters.ultralytics.starting import DRAWN
 from distill.adapters.ultralytics.supervision import check_shuffled, supervised, taught
 from distill.adapters.ultralytics.transfer import distiller_of, fixed_weights, schedule_of, shares_of, terms_of
+from distill.adapters.ultralytics.trying import settle_features
 from distill.adapters.ultralytics.wrapper import DistillingModule, over_ranks
 from distill.distiller import Distiller
 from distill.errors import InputError
@@ -30,6 +31,7 @@ from distill.guard import against, mean_cosines
 from distill.modes import same_randomness
 from distill.progress import progress
 from distill.proof import Check, Pass, Proof, prove
+from distill.ranges import USUAL
 from distill.records import (
     HEATMAPS,
     read_manifest,
@@ -74,6 +76,8 @@ class Session:
         if RANK in {-1, 0}:
             passes = progress(passes, "training batches checked", len(batches))
         proof = prove(whole, rehearsal.student_copy(trainer), passes, shares_of(own), fixed_weights(own))
+        if fresh and own["features"] == list(USUAL) and own["feature_pairs"]:
+            proof = settle_features(trainer, whole, proof)
         distiller = distiller_of(
             own, teacher, fraction=own["teacher_fraction"], schedule=schedule_of(own, vars(trainer.args))
         )
@@ -252,6 +256,7 @@ def _record(trainer: Any, own: dict[str, Any], entries: dict[str, Any]) -> None:
         "pairs": own["pairs"],
         "gated": list(alphas_of(rehearsal.student_of(trainer))),
         "features": own.get("feature_pairs", []),
+        "trial": own.get("trial"),
         "outputs": own.get("outputs") or {},
         "gates": {"by": own.get("gates", "none"), "pairs": own.get("gate_pairs", [])},
         "weights": own["weights"],

@@ -7,7 +7,7 @@ from typing import Any
 
 from distill.attention.pairs import Pair
 from distill.errors import InputError
-from distill.ranges import BOXLESS, NO_PAIRS
+from distill.ranges import BOXLESS, NO_PAIRS, USUAL
 from distill.settings import Settings
 
 
@@ -59,8 +59,23 @@ def check_shuffled(trainer: Any) -> None:
 
 def teaches(settings: Settings) -> bool:
     """Do these settings ask the teacher for anything but the student's first weights?"""
-    asked = settings.layers != NO_PAIRS or bool(settings.features) or bool(settings.response)
+    asked = settings.layers != NO_PAIRS or bool(settings.named_features) or bool(settings.response)
     return asked or settings.gates not in ("none", "truth")
+
+
+def on_trial(settings: Settings, trained: bool) -> bool:
+    """Are features to be tried out: for a trained student, where nothing else is said of how it is taught?
+
+    Raises InputError for options that would have no effect where they are not.
+    """
+    if settings.features != USUAL:
+        return False
+    if trained and settings.teacher and settings.response == USUAL and not settings.layers:
+        return True
+    for name in ("features_share", "features_weight"):
+        if getattr(settings, name) != getattr(Settings, name):
+            raise InputError(f"--{name.replace('_', '-')} has no effect without --features: name layers, as P3,P4,P5")
+    return False
 
 
 def supervised(own: dict[str, Any]) -> bool:

@@ -1,0 +1,70 @@
+"""Some steps of training on a copy, before the run and beside it: what comes of a way to begin, or to teach."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from ultralytics.utils.torch_utils import unwrap_model
+
+from distill.adapters.ultralytics.cpu import in_precision
+from distill.adapters.ultralytics.environment import quiet
+from distill.adapters.ultralytics.views import BATCH, training_images
+from distill.adapters.ultralytics.wrapper import DistillingModule
+
+PART = 0.02  # of the run's steps, for each sprint
+LEAST, MOST = 8, 100  # steps
+CLIP = 10.0  # Ultralytics' own bound on the gradient's norm
+
+
+def steps_of(trainer: Any) -> int:
+    """How many steps a sprint has in this run."""
+    return min(max(round(PART * trainer.epochs * len(trainer.train_loader)), LEAST), MOST)
+
+
+def size_of(trainer: Any) -> int:
+    """How many images a step of it has."""
+    return min(BATCH, max(trainer.batch_size // max(trainer.world_size, 1), 1))
+
+
+def sprint(trainer: Any, model: nn.Module, numbers: Sequence[int], steps: int, seed: int, ticks: Any) -> list[float]:
+    """Train `model`, a copy, at the run's own learning rate; the task's loss per image at each of the `steps`.
+
+    It learns the images of these `numbers`, drawn and augmented as `seed` says: the same for all that get the same
+    seed. Half of the steps are its warm-up. A `DistillingModule` is taught as the run would be.
+    """
+    seeded(seed)
+    args = trainer.args
+    with quiet():
+        optimizer = trainer.build_optimizer(model, args.optimizer, args.lr0, args.momentum, args.weight_decay)
+    rates = [group["lr"] for group in optimizer.param_groups]
+    parameters = list(unwrap_model(model).parameters())
+    ours = int(isinstance(model, DistillingModule))  # the last part of the loss
+    model = in_precision(model, trainer.own)
+    low = trainer.device.type == "cuda" and bool(trainer.amp) and torch.cuda.is_bf16_supported()
+    drawn = random.choices(numbers, k=steps * size_of(trainer))
+    losses = []
+    for step, batch in enumerate(training_images(trainer, drawn, size_of(trainer))):
+        for group, rate in zip(optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate * min(1.0, (step + 1) / (steps / 2))
+        with torch.autocast(trainer.device.type, torch.bfloat16, enabled=low):  # needs no scaler, as float16 would
+            loss = model(batch)[0].reshape(-1)
+        task = loss[: len(loss) - ours].sum().item()
+        losses.append(task / (len(batch["img"]) if trainer.per_image else 1))
+        optimizer.zero_grad()
+        loss.sum().backward()
+        nn.utils.clip_grad_norm_(parameters, CLIP)
+        optimizer.step()
+        next(ticks, None)
+    return losses
+
+
+def seeded(seed: int) -> None:
+    """Begin every random generator that draws and augments images anew."""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)

@@ -1,0 +1,154 @@
+"""`--features auto`: a trained student is taught features where a short trial speaks for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import distill
+from distill.adapters.ultralytics import trying
+from distill.adapters.ultralytics.plan import plan
+from distill.adapters.ultralytics.rehearsal import student_copy
+from distill.adapters.ultralytics.sprints import sprint
+from distill.config import settings_from
+from distill.errors import InputError
+from distill.records import read_manifest
+from distill.trial import Trial
+
+from .tiny import micro, rows, same, weights
+
+Train = Callable[..., distill.TrainResult]
+Checkpoint = Callable[..., Path]
+USUAL: dict[str, Any] = {"response": "auto", "init": "none"}
+
+
+@pytest.fixture
+def trained(checkpoint: Checkpoint) -> Path:
+    return checkpoint(micro(), name="trained")
+
+
+@pytest.fixture
+def verdict(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Has every trial find this change."""
+    return lambda change: monkeypatch.setattr(trying.Trial, "of", lambda *_: Trial(change, 8))
+
+
+def columns(result: distill.TrainResult) -> set[str]:
+    return {name for name in rows(result.table)[0] if "/ft_" in name}
+
+
+def test_features_that_help_are_taught(
+    train: Train, teacher: Path, trained: Path, verdict: Callable[[float], None], caplog: Any
+) -> None:
+    verdict(-0.05)
+    result = train(teacher=teacher, student=trained, **USUAL)
+    assert columns(result) == {"train/ft_P3", "train/ft_P4", "train/ft_P5"}
+    manifest = result.manifest
+    assert manifest["trial"]["taught"] and manifest["trial"]["change"] == -0.05
+    assert {"attention", "features", "classes", "boxes"} == set(manifest["weights"])
+    assert "features: taught: with them the task's loss was 5.0 % lower after 8 steps" in caplog.text
+    assert "1 of the task's gradient" in "\n".join(c for c in manifest["checks"] if "weight of features" in c)
+
+
+def test_features_that_hold_it_up_are_left_out_without_a_trace(
+    train: Train, teacher: Path, trained: Path, verdict: Callable[[float], None]
+) -> None:
+    verdict(0.05)
+    result = train(teacher=teacher, student=trained, name="tried", **USUAL)
+    without = train(teacher=teacher, student=trained, name="without", features="none", **USUAL)
+    assert not columns(result) and "features" not in result.manifest["weights"] and result.manifest["features"] == []
+    assert not any("features P3" in check or "weight of features" in check for check in result.manifest["checks"])
+    assert any("features: left out: with them" in check for check in result.manifest["checks"])
+    assert same(weights(result.last), weights(without.last)) and without.manifest["trial"] is None
+
+
+def test_features_that_fail_the_proof_stop_nothing(
+    train: Train, teacher: Path, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("distill.terms.features.unexplained", lambda x, y: x.sum() * float("nan"))
+    result = train(teacher=teacher, student=trained, **USUAL)
+    assert not columns(result) and "not finite" in result.manifest["trial"]["said"]
+
+
+def test_a_trial_trains_both_on_the_same_and_leaves_the_student_alone(
+    train: Train, teacher: Path, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both begin alike and part when the first step has been made; the run's student has not moved."""
+    seen: list[list[float]] = []
+    before: list[dict[str, torch.Tensor]] = []
+
+    def noted(trainer: Any, *rest: Any) -> list[float]:
+        before.append({name: tensor.clone() for name, tensor in student_copy(trainer).state_dict().items()})
+        seen.append(sprint(trainer, *rest))
+        assert same(before[0], student_copy(trainer).state_dict())
+        return seen[-1]
+
+    monkeypatch.setattr(trying, "sprint", noted)
+    result = train(teacher=teacher, student=trained, **USUAL)
+    alone, taught = seen
+    assert len(alone) == len(taught) == 8 and alone[0] == taught[0] and alone[1:] != taught[1:]
+    assert result.manifest["trial"]["change"] == Trial.of(alone, taught).change
+
+
+@pytest.mark.parametrize(
+    ("more", "tried"),
+    [
+        ({}, True),
+        ({"features_share": 0.5}, True),
+        ({"features": "none"}, False),
+        ({"features": "P3"}, False),
+        ({"layers": "P3"}, False),
+        ({"layers": "none"}, False),
+        ({"response": "bce"}, False),
+        ({"init": "fit"}, False),
+        ({"student": "yaml"}, False),
+    ],
+)
+def test_they_are_tried_where_nothing_else_is_asked_for(
+    more: dict[str, Any], tried: bool, scenes: Path, teacher: Path, student: Path, trained: Path
+) -> None:
+    files = {"yaml": str(student)}
+    given = {"data": str(scenes), "teacher": str(teacher), "student": str(trained), "init": "none", **more}
+    given["student"] = files.get(given["student"], given["student"])
+    own = plan(settings_from(given), {"imgsz": 64}, "").own
+    assert (own["features"] == ["auto"] and bool(own["feature_pairs"])) is tried
+    if tried:
+        assert own["feature_pairs"] == own["pairs"]
+
+
+def test_a_share_without_features_is_refused(scenes: Path, teacher: Path, student: Path) -> None:
+    given = {"data": str(scenes), "teacher": str(teacher), "student": str(student), "features_share": "0.5"}
+    with pytest.raises(InputError, match="--features-share has no effect without --features"):
+        plan(settings_from(given), {"imgsz": 64}, "")
+
+
+def test_a_resumed_run_keeps_what_was_found(
+    train: Train,
+    teacher: Path,
+    trained: Path,
+    tmp_path: Path,
+    verdict: Callable[[float], None],
+    cut_off: Callable[[Callable[[], Any]], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for change, name in ((-0.05, "taught"), (0.05, "left")):
+        verdict(change)
+        cut_off(lambda name=name: train(teacher=teacher, student=trained, epochs=2, name=name, **USUAL))
+    monkeypatch.setattr(trying, "sprint", lambda *_: pytest.fail("tried again"))
+    results = {name: distill.resume(tmp_path / "runs" / name) for name in ("taught", "left")}
+    assert len(columns(results["taught"])) == 3 and not columns(results["left"])
+    assert read_manifest(results["left"].folder)["trial"]["taught"] is False
+
+
+def test_a_fitted_student_is_not_taught_features(
+    train: Train, checkpoint: Checkpoint, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They were on trial for the weights that the race gave up."""
+    monkeypatch.setattr("distill.adapters.ultralytics.fitting.best_of", lambda losses: "fitted")
+    result = train(teacher=checkpoint(micro(2), name="big", seed=1), student=trained, response="auto", init="auto")
+    assert result.manifest["initialised"]["start"] == "fitted" and not columns(result)
+    assert result.manifest["trial"] is None

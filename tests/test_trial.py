@@ -1,0 +1,31 @@
+"""A trial's verdict, from the losses of two short runs."""
+
+import pytest
+
+from distill.trial import Trial
+
+ALONE = [9.0, 8.0, 4.0, 4.0]
+
+
+@pytest.mark.parametrize(
+    ("taught", "change", "passed"),
+    [
+        ([9.0, 9.0, 3.0, 3.0], -0.25, True),
+        ([1.0, 1.0, 4.0, 4.0], 0.0, True),  # the first half is the warm-up's
+        ([9.0, 8.0, 4.0, 4.04], 0.005, True),
+        ([9.0, 8.0, 4.0, 4.4], 0.05, False),
+    ],
+)
+def test_what_slows_the_task_down_is_left_out(taught: list[float], change: float, passed: bool) -> None:
+    trial = Trial.of(ALONE, taught)
+    assert trial.change == pytest.approx(change) and trial.steps == 4 and trial.passed is passed
+
+
+@pytest.mark.parametrize("broken", [float("nan"), float("inf")])
+def test_what_breaks_is_left_out(broken: float) -> None:
+    assert not Trial.of(ALONE, [9.0, 8.0, 4.0, broken]).passed
+
+
+def test_it_says_what_was_found() -> None:
+    assert str(Trial(-0.046, 8)) == "taught: with them the task's loss was 4.6 % lower after 8 steps"
+    assert str(Trial(0.03, 16)) == "left out: with them the task's loss was 3.0 % higher after 16 steps"
