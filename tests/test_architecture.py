@@ -23,7 +23,7 @@ LAYERS = (
     ("errors", "config", "ranges", "settings", "text", "modes", "records", "progress"),
     ("attention",),
     ("terms", "networks", "view", "pictures"),
-    ("teacher", "weighting", "guard", "schedule", "distiller", "proof"),
+    ("teacher", "weighting", "guard", "trial", "schedule", "distiller", "proof"),
     ("adapters",),
     ("loading", "scenes", "jobs"),
     ("commands", "cli", "__main__"),

@@ -27,5 +27,5 @@ def test_what_breaks_is_left_out(broken: float) -> None:
 
 
 def test_it_says_what_was_found() -> None:
-    assert str(Trial(-0.046, 8)) == "taught: with them the task's loss was 4.6 % lower after 8 steps"
-    assert str(Trial(0.03, 16)) == "left out: with them the task's loss was 3.0 % higher after 16 steps"
+    assert str(Trial(-0.046, 8)) == "the task's loss was 4.6 % lower after 8 steps"
+    assert str(Trial(0.03, 16)) == "the task's loss was 3.0 % higher after 16 steps"

@@ -27,7 +27,7 @@ import torch
 from ultralytics.utils import YAML, callbacks
 
 import distill
-from distill.adapters.ultralytics import fitting, racing
+from distill.adapters.ultralytics import fitting, racing, trying
 from distill.adapters.ultralytics.session import Session
 from distill.adapters.ultralytics.trainers import DistillationMixin
 from distill.scenes import write_scenes
@@ -82,9 +82,10 @@ def teacher(checkpoint: Callable[..., Path]) -> Path:
 
 @pytest.fixture(autouse=True)
 def few_images(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A fit takes more images than a tiny test needs."""
+    """A fit takes more images than a tiny test needs, and doctor's trial more steps."""
     monkeypatch.setattr(fitting, "IMAGES", (16, 32))
     monkeypatch.setattr(racing, "JUDGES", 16)
+    monkeypatch.setattr(trying, "LONGER", 8)
 
 
 @pytest.fixture

@@ -10,12 +10,13 @@ import pytest
 import torch
 
 import distill
-from distill.adapters.ultralytics import trying
+from distill.adapters.ultralytics import sprints, trying
 from distill.adapters.ultralytics.plan import plan
 from distill.adapters.ultralytics.rehearsal import student_copy
 from distill.adapters.ultralytics.sprints import sprint
 from distill.config import settings_from
 from distill.errors import InputError
+from distill.proof import Check
 from distill.records import read_manifest
 from distill.trial import Trial
 
@@ -152,3 +153,33 @@ def test_a_fitted_student_is_not_taught_features(
     result = train(teacher=checkpoint(micro(2), name="big", seed=1), student=trained, response="auto", init="auto")
     assert result.manifest["initialised"]["start"] == "fitted" and not columns(result)
     assert result.manifest["trial"] is None
+
+
+@pytest.mark.parametrize(("change", "warning"), [(-0.03, False), (0.03, True)])
+def test_doctor_tries_all_that_is_taught(
+    change: float,
+    warning: bool,
+    scenes: Path,
+    tiny: dict[str, Any],
+    teacher: Path,
+    student: Path,
+    verdict: Callable[[float], None],
+) -> None:
+    verdict(change)
+    checks = distill.doctor(teacher=str(teacher), student=str(student), data=str(scenes), init="none", **tiny)
+    check = checks[-1]
+    assert isinstance(check, Check) and check.name == "teaching" and check.ok and check.warning is warning
+    assert ("works against the task" in check.detail) is warning and "3.0 %" in check.detail
+
+
+def test_what_leaves_the_task_nothing_is_seen(
+    train: Train, teacher: Path, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The known answer, by real steps: at a huge weight the task is not learned, at next to none it is as if alone."""
+    monkeypatch.setattr(sprints, "LEAST", 60)
+    trials = {}
+    for weight in (1e-9, 1e4):
+        more = {"features_weight": weight, "lr0": 0.003, "optimizer": "AdamW", "name": f"{weight}", **USUAL}
+        trials[weight] = train(teacher=teacher, student=trained, **more).manifest["trial"]
+    assert trials[1e-9]["taught"] and abs(trials[1e-9]["change"]) < 1e-3
+    assert not trials[1e4]["taught"] and trials[1e4]["change"] > 0.02

@@ -21,6 +21,7 @@ from distill.adapters.ultralytics.plan import Plan, plan
 from distill.adapters.ultralytics.session import read_teacher
 from distill.adapters.ultralytics.tasks import TRAINERS
 from distill.adapters.ultralytics.trainers import KEY
+from distill.adapters.ultralytics.trying import try_teaching
 from distill.config import settings_from, split
 from distill.errors import InputError, Interrupted, ProofFailed, TrainingFailed
 from distill.proof import Check
@@ -87,6 +88,8 @@ def doctor(prepared: Plan) -> Sequence[object]:
             trainer = prepared.trainer(overrides=overrides)
             try:
                 trainer._setup_train()
+                distiller = trainer.session.distiller
+                tried = (try_teaching(trainer, distiller),) if distiller and distiller.teacher else ()
             except ProofFailed as failure:
                 return failure.checks
             finally:
@@ -94,7 +97,7 @@ def doctor(prepared: Plan) -> Sequence[object]:
         found = trainer.own.get("fitted")
         first = (Check("first weights", True, fitting.said(found)),) if found else ()
         proof = trainer.session.proof  # none where the teacher only gives the student its first weights
-        return (*first, *(proof.checks if proof else ()))
+        return (*first, *(proof.checks if proof else ()), *tried)
 
 
 def claim_folder(prepared: Plan) -> Path:
