@@ -10,7 +10,7 @@ from torch import Tensor
 
 from distill.attention.pairs import Pair
 from distill.terms.base import Batch, Reading, View
-from distill.terms.dense import confidence, flat, levels, weighted, weighted_loss
+from distill.terms.dense import confidence, flat, levels, surest, weighted, weighted_loss
 
 COLUMN = "at_box"
 TEMPERATURE = 10.0  # of the distributions, as LD's authors have it
@@ -50,16 +50,17 @@ class _OfBoxes:
 
     def __call__(self, student: View, teacher: View, batch: Batch) -> dict[str, Reading]:
         sides = zip(*levels(self.pairs, student, teacher), strict=True)
-        mine, theirs = map(flat, sides)  # (B, N, 4 bins)
         logits = flat([teacher.features[layer].float() for layer in self.scores])
         weights = confidence(logits if self.known is None else logits[..., list(self.known)])  # (B, N)
+        weights, where = surest(weights)
+        mine, theirs = (flat(side)[where] for side in sides)  # (M, 4 bins)
         with torch.no_grad():
             overlap = iou(*(distances(side, bins) for side, bins in zip((mine, theirs), self.bins, strict=True)))
         loss = weighted_loss(self._apart(mine, theirs), weights)
         return {COLUMN + self.branch: Reading(loss, {f"iou_box{self.branch}": weighted(overlap, weights)})}
 
     def _apart(self, mine: Tensor, theirs: Tensor) -> Tensor:
-        """The distance at each cell: (B, N, 4 bins) each -> (B, N)."""
+        """The distance at each cell: (M, 4 bins) each -> (M,)."""
         raise NotImplementedError
 
 
@@ -71,8 +72,8 @@ class DistributionTerm(_OfBoxes):
     """
 
     def _apart(self, mine: Tensor, theirs: Tensor) -> Tensor:
-        p, q = (F.log_softmax(side.unflatten(2, (4, -1)) / TEMPERATURE, dim=3) for side in (theirs, mine))
-        return TEMPERATURE**2 * F.kl_div(q, p, reduction="none", log_target=True).sum(3).mean(2)
+        p, q = (F.log_softmax(side.unflatten(-1, (4, -1)) / TEMPERATURE, dim=-1) for side in (theirs, mine))
+        return TEMPERATURE**2 * F.kl_div(q, p, reduction="none", log_target=True).sum(-1).mean(-1)
 
 
 class BoxTerm(_OfBoxes):
@@ -85,26 +86,26 @@ class BoxTerm(_OfBoxes):
 
     def _apart(self, mine: Tensor, theirs: Tensor) -> Tensor:
         a, b = (distances(side, bins) for side, bins in zip((mine, theirs), self.bins, strict=True))
-        scale = b.sum(2).div(2).clamp(min=1e-3)
-        return 1 - giou(a, b) + (a - b).abs().mean(2) / scale
+        scale = b.sum(-1).div(2).clamp(min=1e-3)
+        return 1 - giou(a, b) + (a - b).abs().mean(-1) / scale
 
 
 def distances(outputs: Tensor, bins: int) -> Tensor:
-    """(B, N, 4 bins) -> (B, N, 4): cells to the left, top, right, bottom side; of distributions the mean."""
+    """(..., 4 bins) -> (..., 4): cells to the left, top, right, bottom side; of distributions the mean."""
     if bins == 1:
         return outputs
     places = torch.arange(bins, dtype=outputs.dtype, device=outputs.device)
-    return (outputs.unflatten(2, (4, bins)).softmax(3) * places).sum(3)  # no matrix product: autocast would halve it
+    return (outputs.unflatten(-1, (4, bins)).softmax(-1) * places).sum(-1)  # no matrix product: autocast would halve it
 
 
 def iou(a: Tensor, b: Tensor) -> Tensor:
-    """Intersection over union of two boxes around one point: distances (B, N, 4) each -> (B, N) in [0, 1]."""
+    """Intersection over union of two boxes around one point: distances (..., 4) each -> (...) in [0, 1]."""
     both, union, _ = _areas(a, b)
     return both / union
 
 
 def giou(a: Tensor, b: Tensor) -> Tensor:
-    """IoU minus the share of the least box around both that neither covers: (B, N) in (-1, 1]."""
+    """IoU minus the share of the least box around both that neither covers: (...) in (-1, 1]."""
     both, union, hull = _areas(a, b)
     return both / union - (hull - union) / hull
 

@@ -15,6 +15,8 @@ from distill.attention.pairs import Pair
 from distill.errors import InputError
 from distill.terms.base import View
 
+FEW = 1024  # cells of a batch that are compared in any case
+
 
 @dataclass(frozen=True)
 class Shared:
@@ -73,8 +75,18 @@ def confidence(logits: Tensor) -> Tensor:
     return logits.detach().amax(2).sigmoid()
 
 
+def surest(weights: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    """Of (B, N) weights the largest, (M,), and where they stand, image and cell: a quarter of all cells, or `FEW`.
+
+    The others are background, where weights are next to nothing: they cost most of the time and say as little.
+    """
+    every = weights.flatten()
+    found, where = every.topk(min(len(every), max(FEW, len(every) // 4)), sorted=False)
+    return found, (where // weights.shape[1], where % weights.shape[1])
+
+
 def weighted(values: Tensor, weights: Tensor) -> Tensor:
-    """The mean of (B, N) values, each counted by its weight, over the whole batch: a scalar; 0 if all weights are."""
+    """The mean of values, each counted by its weight, over the whole batch: a scalar; 0 if all weights are."""
     return (values * weights).sum() / weights.sum().clamp(min=torch.finfo(weights.dtype).tiny)
 
 

@@ -82,10 +82,12 @@ def unexplained(x: Tensor, y: Tensor) -> Tensor:
     with torch.autocast(x.device.type, enabled=False):
         x = x - x.mean(0)
         with torch.no_grad():
-            size = y.square().mean(0).sqrt().max()
+            size = torch.linalg.vector_norm(y, dim=0).max()
             y = y - y.mean(0)
-            y = y[:, y.square().mean(0).sqrt() > CONSTANT * size]
-            y = y / y.square().mean(0).sqrt()
+            spread = torch.linalg.vector_norm(y, dim=0)
+            varies = spread > CONSTANT * size
+            y = y / (spread / len(y) ** 0.5)
+            y = y if varies.all() else y[:, varies]
         if not y.shape[1]:
             return 1 + 0 * x.sum()  # there is nothing to tell
         return (x @ _map(x.detach(), y) - y).square().mean()

@@ -9,6 +9,7 @@ from torch.autograd import gradcheck
 from distill.attention.pairs import Pair
 from distill.terms.base import Batch, View
 from distill.terms.boxes import BoxTerm, DistributionTerm, distances, giou, iou
+from distill.terms.dense import confidence, flat, surest, weighted_loss
 
 PAIR = Pair("3", "s", "t")
 BATCH = Batch(torch.zeros(2, 3, 32, 32))
@@ -122,3 +123,21 @@ def test_boxes_turned_inside_out_are_finite():
     loss = read(BoxTerm([PAIR], ["c"], (1, 1)), mine, theirs, drawn(3, 5)).loss
     loss.backward()
     assert torch.isfinite(loss) and torch.isfinite(mine.grad).all() and mine.grad.abs().sum() > 0
+
+
+def test_cells_where_the_teacher_sees_nothing_are_left_out():
+    """Of many cells a quarter is compared, the surest ones, wherever they stand; of few all are."""
+    sure = torch.full((2, 5, 64, 32), -9.0)
+    sure[0, 1, :, :8] = sure[1, 3, 60, 31] = 9.0  # 513 of 4096 cells
+    mine, theirs = (torch.randn(2, 4 * BINS, 64, 32, generator=torch.Generator().manual_seed(s)) for s in (1, 2))
+    term = DistributionTerm([PAIR], ["c"], (BINS, BINS))
+    found = read(term, mine, theirs, sure).loss
+    weights, where = surest(confidence(flat([sure])))
+    assert weights.shape == (1024,) and (weights > 0.5).sum() == 513
+    rows = [flat([side])[where] for side in (mine, theirs)]
+    assert torch.allclose(found, weighted_loss(term._apart(*rows), weights))
+    whole = weighted_loss(term._apart(flat([mine]), flat([theirs])), confidence(flat([sure])))
+    assert torch.allclose(found, whole, rtol=1e-2) and found != whole
+    changed = mine.clone()
+    changed[1, :, 60, 31] += 5 * torch.arange(4 * BINS)
+    assert read(term, changed, theirs, sure).loss != found
