@@ -30,6 +30,7 @@ STILL = {  # every image as it lies on the disk, so that both ways of training s
     "warmup_epochs": 0.0,
 }
 TINY = {"imgsz": 64, "epochs": 2, "close_mosaic": 0, "workers": 0, "plots": False, "device": "cpu", **STILL}
+TINY |= {"init": "none", "features": "none"}  # its own weights, and nothing on trial
 
 
 class Run:
@@ -178,3 +179,12 @@ def test_both_processes_go_on_from_one_fit_where_nothing_else_is_taught(run: Cal
     assert same(first, second)
     assert both.result.manifest["initialised"]["start"] == "fitted"
     assert "metrics/mAP50-95(B)" in both.result.manifest["before"]["student"]["metrics"]
+
+
+@pytest.mark.slow
+def test_both_processes_take_what_one_trial_found(run: Callable[..., Run]) -> None:
+    """One of them tries features, and both teach them or leave them out; or they would wait for each other."""
+    both = run(gloo.Gloo, features="auto", epochs=1)
+    taught = both.result.manifest["trial"]["taught"]
+    assert all(("features" in process["weights"]) is taught for process in both.processes)
+    assert any("ft_P3" in loss for process in both.processes for loss in process["losses"]) is taught

@@ -142,7 +142,7 @@ def _outcome(run: Run) -> Outcome:
         scores(run),
         clock(run),
         _before(manifest, "student", str(manifest.get("score"))),
-        _prepared(manifest.get("initialised") or {}),
+        _prepared(manifest),
         number(noted.get("seconds")),
         number(noted.get("memory")),
         gpu_memory(manifest),
@@ -150,11 +150,13 @@ def _outcome(run: Run) -> Outcome:
     )
 
 
-def _prepared(initialised: Mapping[str, Any]) -> float:
-    """Seconds of fitting, and of a race: none where nothing was fitted, NaN where the run kept no time."""
+def _prepared(manifest: Mapping[str, Any]) -> float:
+    """Seconds of fitting, a race, and a trial: none where there was none, NaN where the run kept no time."""
+    initialised, trial = (manifest.get(key) or {} for key in ("initialised", "trial"))
+    seconds = number(trial.get("seconds", 0.0))
     if "start" not in initialised:
-        return 0.0
-    return number(initialised.get("seconds")) + number(initialised.get("raced_seconds", 0.0))
+        return seconds
+    return seconds + number(initialised.get("seconds")) + number(initialised.get("raced_seconds", 0.0))
 
 
 def _before(manifest: Mapping[str, Any], who: str, score: str) -> float:
