@@ -44,7 +44,7 @@ class Settings:
         NETWORKS,
         "the student's first weights: fit (its layers fitted to a larger teacher of its family by least squares), "
         "teacher (the teacher's strongest channels), none (as they are), best (a trained student's own or fitted ones, "
-        "whichever win a short race), or auto (a student from a yaml: fit where it can be; a trained one: none)",
+        "whichever win a short race), or auto (a student from a yaml: fit, a trained one: best, where they can be)",
         "auto",
         "WHAT",
         within=ranges.one_of(ranges.INITS),
@@ -88,8 +88,7 @@ class Settings:
     features: tuple[str, ...] = _option(
         FEATURES,
         "transfer features, as far as a linear map of the student's can tell the teacher's: what to pair, as --layers; "
-        "none; auto: a trained student's at the head's levels where a short trial shows that they do not hold it up, "
-        "beside the usual --layers and --response",
+        "none; auto: those of attention, for a trained student, if a short trial finds that they do not slow it down",
         default=ranges.USUAL,
         metavar="LIST",
     )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import mean
 
 SLOWER = 0.01  # of the task's loss, by which it may be higher: as much as two runs of the same worth may differ
+TINY = 1e-12  # a loss of nothing
 
 
 @dataclass(frozen=True)
@@ -20,7 +22,8 @@ class Trial:
     def of(cls, alone: Sequence[float], taught: Sequence[float]) -> Trial:
         """From the task's loss at each step of both runs, which saw the same images in the same order."""
         half = len(alone) // 2
-        return cls(mean(taught[half:]) / mean(alone[half:]) - 1, len(alone))
+        without, with_it = mean(alone[half:]), mean(taught[half:])
+        return cls((with_it - without) / max(abs(without), TINY), len(alone))
 
     @property
     def passed(self) -> bool:
@@ -28,5 +31,7 @@ class Trial:
         return self.change <= SLOWER
 
     def __str__(self) -> str:
+        if not math.isfinite(self.change):
+            return f"the task's loss was no number after {self.steps} steps, with it or without"
         how = "higher" if self.change > 0 else "lower"
         return f"the task's loss was {100 * abs(self.change):.1f} % {how} after {self.steps} steps"

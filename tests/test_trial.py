@@ -23,7 +23,15 @@ def test_what_slows_the_task_down_is_left_out(taught: list[float], change: float
 
 @pytest.mark.parametrize("broken", [float("nan"), float("inf")])
 def test_what_breaks_is_left_out(broken: float) -> None:
-    assert not Trial.of(ALONE, [9.0, 8.0, 4.0, broken]).passed
+    ends = [9.0, 8.0, 4.0, broken]
+    trial = Trial.of(ALONE, ends)
+    assert not trial.passed and str(trial) == "the task's loss was no number after 4 steps, with it or without"
+    assert not Trial.of(ends, ends).passed
+
+
+def test_losses_of_nothing_and_below_it_are_compared_too() -> None:
+    assert Trial.of([0.0, 0.0], [0.0, 0.0]).passed and not Trial.of([0.0, 0.0], [0.1, 0.1]).passed
+    assert Trial.of([-1.0, -1.0], [-1.1, -1.1]).passed and not Trial.of([-1.0, -1.0], [-0.9, -0.9]).passed
 
 
 def test_it_says_what_was_found() -> None:

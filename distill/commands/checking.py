@@ -12,7 +12,7 @@ def add_to(commands: Any) -> None:
     """Declare the command."""
     parser = commands.add_parser(
         "doctor",
-        help="check that a teacher would really teach, without training",
+        help="check that a teacher would really teach, and try it for a few steps",
         description="Run every check that precedes training: exit code 0 if distillation would work, 1 if not.",
         epilog=PASSED_ON,
     )

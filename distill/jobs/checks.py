@@ -1,4 +1,4 @@
-"""Ask whether a pairing would distil, without training it."""
+"""Ask whether a pairing would distil, before it is trained."""
 
 from __future__ import annotations
 
@@ -20,6 +20,6 @@ def doctor(config: str | None = None, **values: Any) -> tuple[Check, ...]:
         raise InputError("--teacher is missing: doctor checks what a teacher would bring")
     adapter = adapter_for(settings)
     prepared = adapter.plan(settings, arguments, command_line())
-    print("\n".join((*prepared.lines, "checking on the real data; nothing is trained ...")), flush=True)
+    print("\n".join((*prepared.lines, "checking on the real data, with copies; nothing is kept ...")), flush=True)
     checks: tuple[Check, ...] = tuple(adapter.doctor(prepared))
     return checks

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import prod
+from math import gcd, prod
 
 import torch
 import torch.nn.functional as F
@@ -43,7 +43,7 @@ class FeatureTerm:
         for pair in self.pairs:
             mine, theirs = student.features[pair.student], teacher.features[pair.teacher]
             size = [min(a, b) for a, b in zip(mine.shape[2:], theirs.shape[2:], strict=True)]
-            part = some(len(mine) * prod(size), mine.shape[1], batch)
+            part = some((len(mine), *size), mine.shape[1], batch)
             loss = unexplained(positions(mine, size, part), positions(theirs, size, part))
             readings[column(pair.name)] = Reading(pair.weight * loss, {f"r2_{pair.name}": 1 - loss.detach()})
         return readings
@@ -54,13 +54,15 @@ def column(pair: str) -> str:
     return f"ft_{pair}"
 
 
-def some(count: int, channels: int, batch: Batch) -> slice:
-    """Which of `count` positions, in order, are compared at this step: every k-th of them.
+def some(shape: Sequence[int], channels: int, batch: Batch) -> slice:
+    """Which positions of a grid (B, *S), in order, are compared at this step: every k-th of them.
 
-    k is odd, so that they do not stand in columns, and they are others at the next step: all of them in k steps.
+    k has no factor in common with the width, so that they do not stand in columns, and they are others at the next
+    step: all of them in k steps.
     """
-    every = -(-count // max(ENOUGH, 16 * channels))
-    every += every > 1 and every % 2 == 0
+    every = -(-prod(shape) // max(ENOUGH, 16 * channels))
+    while gcd(every, shape[-1]) > 1:
+        every += 1
     return slice((batch.epoch * batch.steps + batch.step) % every, None, every)
 
 
@@ -74,7 +76,7 @@ def positions(features: Tensor, size: Sequence[int], part: slice = slice(None)) 
 def unexplained(x: Tensor, y: Tensor) -> Tensor:
     """1 - R^2 of y (n, C_t) by least squares from x (n, C_s): the mean over the channels of y that vary at all.
 
-    In [0, 1]; without gradient into y. Both are centred here. Only matrices of channels by channels are formed. The fit
+    In [0, 1]; without gradient into y. Both are centred here. The fit
     is shrunk by C_s / n: deep layers have hardly more positions than channels, and would explain anything by chance.
     The gradient is that of the student's features under this map: where it is the best one, how it would change with
     them does not count.

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -13,9 +15,11 @@ import distill
 from distill.adapters.ultralytics import sprints, trying
 from distill.adapters.ultralytics.plan import plan
 from distill.adapters.ultralytics.rehearsal import student_copy
-from distill.adapters.ultralytics.sprints import sprint
+from distill.adapters.ultralytics.sprints import drawn, sprint
+from distill.adapters.ultralytics.wrapper import DistillingModule
+from distill.attention.taps import Taps
 from distill.config import settings_from
-from distill.errors import InputError
+from distill.errors import InputError, ProofFailed, SilentTapError
 from distill.proof import Check
 from distill.records import read_manifest
 from distill.trial import Trial
@@ -24,6 +28,7 @@ from .tiny import micro, rows, same, weights
 
 Train = Callable[..., distill.TrainResult]
 Checkpoint = Callable[..., Path]
+On = Callable[[str, Callable[[Any], None]], None]
 USUAL: dict[str, Any] = {"response": "auto", "init": "none"}
 
 
@@ -104,8 +109,10 @@ def test_a_trial_trains_both_on_the_same_and_leaves_the_student_alone(
         ({"features": "P3"}, False),
         ({"layers": "P3"}, False),
         ({"layers": "none"}, False),
-        ({"response": "bce"}, False),
+        ({"response": "bce"}, True),
+        ({"response": "none"}, False),
         ({"init": "fit"}, False),
+        ({"init": "auto"}, True),
         ({"student": "yaml"}, False),
     ],
 )
@@ -121,10 +128,29 @@ def test_they_are_tried_where_nothing_else_is_asked_for(
         assert own["feature_pairs"] == own["pairs"]
 
 
-def test_a_share_without_features_is_refused(scenes: Path, teacher: Path, student: Path) -> None:
-    given = {"data": str(scenes), "teacher": str(teacher), "student": str(student), "features_share": "0.5"}
-    with pytest.raises(InputError, match="--features-share has no effect without --features"):
-        plan(settings_from(given), {"imgsz": 64}, "")
+@pytest.mark.parametrize("more", [{"student": "yaml"}, {"init": "fit"}, {"response": "none"}, {"layers": "P3"}])
+def test_a_share_of_features_that_are_not_tried_is_refused(
+    more: dict[str, str], scenes: Path, teacher: Path, student: Path, trained: Path
+) -> None:
+    given = {"data": str(scenes), "teacher": str(teacher), "student": str(trained), "init": "none", **more}
+    given["student"] = str(student) if given["student"] == "yaml" else given["student"]
+    for name in ("features_share", "features_weight"):
+        with pytest.raises(InputError, match=f"--{name.replace('_', '-')} has no effect: features are tried for"):
+            plan(settings_from({**given, name: "0.5"}), {"imgsz": 64}, "")
+
+
+def test_weights_that_are_not_loaded_are_none(scenes: Path, teacher: Path, trained: Path) -> None:
+    given = settings_from({"data": str(scenes), "teacher": str(teacher), "student": str(trained)})
+    own = plan(given, {"imgsz": 64, "pretrained": False}, "").own
+    assert own["init"] == "fit" and own["feature_pairs"] == []
+
+
+def test_all_weights_can_be_held_but_those_of_features_on_trial(scenes: Path, teacher: Path, trained: Path) -> None:
+    given = {"data": str(scenes), "teacher": str(teacher), "student": str(trained), "init": "none"}
+    given |= {"hold": "true", "weight": "1", "response_weight": "1"}
+    assert plan(settings_from(given), {"imgsz": 64}, "").own["feature_pairs"]
+    with pytest.raises(InputError, match="all weights are fixed"):
+        plan(settings_from({**given, "features": "none"}), {"imgsz": 64}, "")
 
 
 def test_a_resumed_run_keeps_what_was_found(
@@ -153,6 +179,70 @@ def test_a_fitted_student_is_not_taught_features(
     result = train(teacher=checkpoint(micro(2), name="big", seed=1), student=trained, response="auto", init="auto")
     assert result.manifest["initialised"]["start"] == "fitted" and not columns(result)
     assert result.manifest["trial"] is None
+
+
+def test_a_run_that_died_before_its_first_checkpoint_is_planned_as_it_was(
+    train: Train, teacher: Path, trained: Path, tmp_path: Path, on: On, verdict: Callable[[float], None]
+) -> None:
+    verdict(-0.05)
+
+    class Died(BaseException):
+        """As a kill: nothing is tidied up."""
+
+    deaths = iter([Died()])
+
+    def die(_: Any) -> None:
+        for death in deaths:
+            raise death
+
+    on("on_train_epoch_start", die)
+    with pytest.raises(Died):
+        train(teacher=teacher, student=trained, name="cut", features_share=0.5, **USUAL)
+    result = distill.resume(tmp_path / "runs" / "cut")
+    assert len(columns(result)) == 3 and result.manifest["trial"]["taught"]
+
+
+def test_a_failed_proof_is_told_and_nothing_is_tried(
+    train: Train, teacher: Path, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trying, "sprint", lambda *_: pytest.fail("tried"))
+    monkeypatch.setattr(Taps, "read", silent)
+    with pytest.raises(ProofFailed, match="did not run"):
+        train(teacher=teacher, student=trained, **USUAL)
+
+
+def silent(_: Any) -> dict[str, torch.Tensor]:
+    raise SilentTapError("layer did not run")
+
+
+def test_images_of_many_shapes_and_a_shuffled_teacher(train: Train, teacher: Path, trained: Path) -> None:
+    """Each step's images have one shape, and none is alone."""
+    result = train(teacher=teacher, student=trained, rect=True, shuffled=True, **USUAL)
+    assert result.manifest["trial"]["steps"] == 8
+
+
+def test_a_batch_of_a_sprint_has_one_shape() -> None:
+    shapes = np.array([[64, 64], [64, 96], [96, 64]])
+    dataset = SimpleNamespace(rect=True, batch=np.array([0, 0, 1, 1, 2]), batch_shapes=shapes)
+    found = drawn(SimpleNamespace(train_loader=SimpleNamespace(dataset=dataset)), range(5), 20, 3)
+    batches = [{int(dataset.batch[n]) for n in found[k : k + 3]} for k in range(0, 60, 3)]
+    assert len(found) == 60 and all(len(batch) == 1 for batch in batches) and {0, 1, 2} == set().union(*batches)
+
+
+def test_a_schedule_does_not_silence_a_trial(
+    scenes: Path, tiny: dict[str, Any], teacher: Path, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It counts epochs; a trial has steps."""
+    seen: list[bool] = []
+
+    def noted(self: DistillingModule, step: Any) -> None:
+        seen.append(all(step.losses()[name] > 0 for name in ("at_P3", "at_cls")))
+
+    monkeypatch.setattr(DistillingModule, "_note", noted)
+    more = {**tiny, "epochs": 10, "schedule": "cosine", "warmup": 2, "floor": 0.0}
+    given = {"teacher": str(teacher), "student": str(trained), "data": str(scenes), "features": "none", "init": "none"}
+    assert distill.doctor(**given, **more)[-1].name == "teaching"
+    assert len(seen) >= 8 and all(seen[-8:])
 
 
 @pytest.mark.parametrize(("change", "warning"), [(-0.03, False), (0.03, True)])

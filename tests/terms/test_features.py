@@ -108,12 +108,15 @@ def test_of_large_levels_a_part_is_compared_and_all_of_it_after_a_while():
     def batch(step):
         return Batch(torch.zeros(1, 3, 8, 8), epoch=step // 3, step=step % 3, steps=3)
 
-    assert some(2048, 64, batch(0)) == slice(0, None, 1) == some(4096, 256, batch(5))
-    parts = [range(16 * 32 * 32)[some(16 * 32 * 32, 64, batch(step))] for step in range(9)]
-    assert {len(part) for part in parts} == {1820, 1821} and parts[0].step % 2
-    assert sorted(where for part in parts for where in part) == list(range(16 * 32 * 32))
-    columns = [where % 32 for where in parts[4]]
-    assert max(map(columns.count, range(32))) - min(map(columns.count, range(32))) < 3
+    assert some((2, 32, 32), 64, batch(0)) == slice(0, None, 1) == some((4, 32, 32), 256, batch(5))
+    for images, width in ((16, 32), (8, 80), (4, 40), (8, 60), (2, 48)):
+        shape = images, width, width
+        every = some(shape, 64, batch(0)).step
+        parts = [range(images * width**2)[some(shape, 64, batch(step))] for step in range(every)]
+        assert all(900 < len(part) <= 2048 for part in parts)
+        assert sorted(where for part in parts for where in part) == list(range(images * width**2))
+        columns = [where % width for where in parts[-1]]
+        assert max(map(columns.count, range(width))) - min(map(columns.count, range(width))) < 3
 
     mine, theirs = draw(4, 3, 32, 32), draw(4, 5, 32, 32, seed=1)
     term = FeatureTerm(PAIRS)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -21,6 +19,7 @@ from distill.adapters.ultralytics.inheriting import inherit, places_of, shared_t
 from distill.adapters.ultralytics.racing import OWN, best_of, parts_of, race
 from distill.adapters.ultralytics.rehearsal import student_of
 from distill.adapters.ultralytics.session import read_teacher
+from distill.adapters.ultralytics.sprints import seeded
 from distill.adapters.ultralytics.starting import MEASURED
 from distill.adapters.ultralytics.views import alike, spread, training_images
 from distill.adapters.ultralytics.worth import signals_of
@@ -50,9 +49,7 @@ def fit_student(trainer: Any) -> None:
     if RANK in {-1, 0}:
         LOGGER.info("fitting the student to the teacher by least squares ...")
         teacher = read_teacher(own, own["trust"]).module.float()
-        random.seed(own["seed"])  # the images and their augmentation
-        np.random.seed(own["seed"])
-        torch.manual_seed(own["seed"])
+        seeded(own["seed"])  # the images and their augmentation
         count = len(trainer.train_loader.dataset)
         shown = parts_of(count)[0] if own["init"] == MEASURED else range(count)  # the judges of a race are left out
         chosen = spread(shown, image_count(trainer.args.imgsz))

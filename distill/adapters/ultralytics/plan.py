@@ -29,7 +29,7 @@ from distill.adapters.ultralytics.matching import match
 from distill.adapters.ultralytics.responses import check_recipe, settled_response
 from distill.adapters.ultralytics.starting import DRAWN, MEASURED, first_weights
 from distill.adapters.ultralytics.students import stays
-from distill.adapters.ultralytics.supervision import check_gates, on_trial, teaches
+from distill.adapters.ultralytics.supervision import check_gates, check_trial, on_trial, teaches
 from distill.adapters.ultralytics.tasks import MODELS, TRAINERS
 from distill.adapters.ultralytics.trainers import KEY
 from distill.adapters.ultralytics.transfer import schedule_of
@@ -86,12 +86,13 @@ def plan(settings: Settings, arguments: Mapping[str, Any], command: str) -> Plan
     teacher = read_checkpoint(_with_suffix(settings.teacher), "--teacher", settings.trust) if settings.teacher else None
     names = ["item"] if theirs.get("single_cls") else ordered(data["names"])
     known = ordered(teacher.names) if teacher else []
-    tried = on_trial(settings, trained=not is_yaml or isinstance(theirs.get("pretrained"), (str, Path)))
+    trained = _has_weights(is_yaml, theirs)
+    tried = on_trial(settings, trained)
     settings, outputs, lacking = settled_response(
         settings, student.module, names, teacher and teacher.module, known, student.task, _kept(theirs)
     )
     check_gates(settings, bool(gates_of(student.module)), student.task)
-    check_recipe(settings, student.task, BOXLESS)
+    check_recipe(settings, student.task, BOXLESS, tried)
     schedule_of(settings.as_dict(), {**DEFAULT_CFG_DICT, **theirs})
     own = {
         **settings.as_dict(),
@@ -108,11 +109,14 @@ def plan(settings: Settings, arguments: Mapping[str, Any], command: str) -> Plan
     }
     own["teacher"] = teacher and str(teacher.path)
     own["init"], started = first_weights(
-        settings, theirs, deepcopy(student.module), not is_yaml, teacher, dict(enumerate(names))
+        settings, theirs, deepcopy(student.module), trained, teacher, dict(enumerate(names))
     )
+    tried &= own["init"] in (DRAWN, MEASURED)  # its own weights are kept, or may be
+    check_trial(settings, tried)
+    own["features"] = list(settings.features if tried else settings.named_features)
     settings = replace(settings, init=own["init"])
     found = match(settings, theirs, student.module, student.task, teacher, data)
-    if tried and own["init"] in (DRAWN, MEASURED):  # its own weights are kept, or may be
+    if tried:
         found = replace(found, features=found.pairs)
     for key, pairs in (("pairs", found.pairs), ("gate_pairs", found.gates), ("feature_pairs", found.features)):
         own[key] = [asdict(pair) for pair in pairs]
@@ -157,6 +161,12 @@ def _check_asked(settings: Settings, theirs: Mapping[str, Any]) -> None:
 def _with_suffix(file: str) -> str:
     """`yolo11n` means yolo11n.pt, as for Ultralytics; a folder stays one, to be refused as such."""
     return file if Path(file).suffix or Path(file).exists() else f"{file}.pt"
+
+
+def _has_weights(is_yaml: bool, arguments: Mapping[str, Any]) -> bool:
+    """Does the student begin with weights that were trained: its own, unless they are refused, or `pretrained=`'s?"""
+    pretrained = arguments.get("pretrained")
+    return isinstance(pretrained, (str, Path)) or not (is_yaml or pretrained is False)
 
 
 def _trained(given: Checkpoint) -> _Student:

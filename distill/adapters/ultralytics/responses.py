@@ -148,15 +148,15 @@ def focus_of(own: Mapping[str, Any]) -> Focus | None:
     return BoxFocus() if asked == "boxes" else ScoreFocus(own["scores"])
 
 
-def check_recipe(settings: Settings, task: str, boxless: Sequence[str]) -> None:
-    """Raise InputError for options that would have no effect, or that the task cannot have."""
+def check_recipe(settings: Settings, task: str, boxless: Sequence[str], tried: bool) -> None:
+    """Raise InputError for options that would have no effect, or that the task cannot have; features may be `tried`."""
     if settings.focus == "boxes" and task in boxless:
         raise InputError(f"--focus boxes: {task} has no labelled boxes")
     if settings.stop_with_mosaic and task == "classify":
         raise InputError("--stop-with-mosaic has no effect: classify trains without mosaic")
     if settings.teacher and teaches(settings):
         all_fixed = settings.weight is not None or settings.layers == NO_PAIRS
-        all_fixed &= settings.features_weight is not None or not settings.named_features
+        all_fixed &= settings.features_weight is not None or not (tried or settings.named_features)
         all_fixed &= settings.response_weight is not None or not settings.response
         all_fixed &= settings.gates_weight is not None or settings.gates == "none"
         if settings.hold and all_fixed:

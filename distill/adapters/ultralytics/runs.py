@@ -24,7 +24,9 @@ from distill.adapters.ultralytics.trainers import KEY
 from distill.adapters.ultralytics.trying import try_teaching
 from distill.config import settings_from, split
 from distill.errors import InputError, Interrupted, ProofFailed, TrainingFailed
+from distill.modes import same_randomness
 from distill.proof import Check
+from distill.ranges import USUAL
 from distill.records import MANIFEST, SETTINGS, numbered_folder, put_back, read_manifest, read_settings, set_aside
 
 DEFAULT_PROJECT = Path("runs/distill")
@@ -79,7 +81,7 @@ def resume(path: str, device: str | None = None, trust: bool = False) -> Path:
 
 
 def doctor(prepared: Plan) -> Sequence[object]:
-    """The checks that precede training, on the real data, in a folder that vanishes. Nothing is trained."""
+    """The checks that precede training, on the real data, in a folder that vanishes, on copies of the student."""
     with tempfile.TemporaryDirectory(prefix="distill-doctor-") as folder:
         overrides = {**prepared.overrides, "save_dir": folder, "plots": False, "val": True}
         if "," in str(overrides.get("device")):  # several devices: one of them is enough to see
@@ -89,7 +91,8 @@ def doctor(prepared: Plan) -> Sequence[object]:
             try:
                 trainer._setup_train()
                 distiller = trainer.session.distiller
-                tried = (try_teaching(trainer, distiller),) if distiller and distiller.teacher else ()
+                with same_randomness():
+                    tried = (try_teaching(trainer, distiller),) if distiller and distiller.teacher else ()
             except ProofFailed as failure:
                 return failure.checks
             finally:
@@ -133,6 +136,8 @@ def _again(folder: Path, device: str | None, trust: bool) -> Plan:
         raise InputError(f"--resume {folder}: its augmentations are not kept before the first epoch: start it anew")
     if saved.get("teacher"):
         read_teacher(saved, trust)
+    if saved.get("features") == list(USUAL):  # on trial: only beside outputs, which may have been found to be lacking
+        saved["response"] = list(USUAL)
     known, _ = split(saved)
     settings = settings_from({key: value for key, value in known.items() if value is not None})
     settings = replace(settings, device=device or settings.device, trust=trust)

@@ -1,4 +1,4 @@
-"""Some steps of training on a copy, before the run and beside it: what comes of a way to begin, or to teach."""
+"""A few steps of training on a copy of the student, before a run: they tell what comes of a start, or of a teacher."""
 
 from __future__ import annotations
 
@@ -26,11 +26,6 @@ def steps_of(trainer: Any) -> int:
     return min(max(round(PART * trainer.epochs * len(trainer.train_loader)), LEAST), MOST)
 
 
-def size_of(trainer: Any) -> int:
-    """How many images a step of it has."""
-    return min(BATCH, max(trainer.batch_size // max(trainer.world_size, 1), 1))
-
-
 def sprint(trainer: Any, model: nn.Module, numbers: Sequence[int], steps: int, seed: int, ticks: Any) -> list[float]:
     """Train `model`, a copy, at the run's own learning rate; the task's loss per image at each of the `steps`.
 
@@ -46,9 +41,9 @@ def sprint(trainer: Any, model: nn.Module, numbers: Sequence[int], steps: int, s
     ours = int(isinstance(model, DistillingModule))  # the last part of the loss
     model = in_precision(model, trainer.own)
     low = trainer.device.type == "cuda" and bool(trainer.amp) and torch.cuda.is_bf16_supported()
-    drawn = random.choices(numbers, k=steps * size_of(trainer))
+    size = min(BATCH, max(trainer.batch_size // max(trainer.world_size, 1), 1))
     losses = []
-    for step, batch in enumerate(training_images(trainer, drawn, size_of(trainer))):
+    for step, batch in enumerate(training_images(trainer, drawn(trainer, numbers, steps, size), size)):
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
             group["lr"] = rate * min(1.0, (step + 1) / (steps / 2))
         with torch.autocast(trainer.device.type, torch.bfloat16, enabled=low):  # needs no scaler, as float16 would
@@ -61,6 +56,17 @@ def sprint(trainer: Any, model: nn.Module, numbers: Sequence[int], steps: int, s
         optimizer.step()
         next(ticks, None)
     return losses
+
+
+def drawn(trainer: Any, numbers: Sequence[int], steps: int, size: int) -> list[int]:
+    """Numbers of images for so many batches of this `size`; with `rect` those of a batch have one shape."""
+    dataset = trainer.train_loader.dataset
+    shapes: dict[Any, list[int]] = {}
+    for number in numbers:
+        shape = tuple(dataset.batch_shapes[dataset.batch[number]]) if getattr(dataset, "rect", False) else ()
+        shapes.setdefault(shape, []).append(number)
+    chosen = random.choices(list(shapes.values()), [len(alike) for alike in shapes.values()], k=steps)
+    return [number for alike in chosen for number in random.choices(alike, k=size)]
 
 
 def seeded(seed: int) -> None:

@@ -34,7 +34,6 @@ def first_weights(
     `MEASURED` for such a student, `FITTED` for another. It needs a teacher that is the larger one: a copy of it would
     have nothing to learn. Raises InputError where `--init` asks for what cannot be.
     """
-    trained = trained or isinstance(arguments.get("pretrained"), (str, Path))
     asked = settings.init in (INHERITED, FITTED, MEASURED)
     if asked and teacher is None:
         raise InputError(

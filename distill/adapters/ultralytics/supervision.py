@@ -64,18 +64,21 @@ def teaches(settings: Settings) -> bool:
 
 
 def on_trial(settings: Settings, trained: bool) -> bool:
-    """Are features to be tried out: for a trained student, where nothing else is said of how it is taught?
+    """Are features to be tried: for a trained student, beside the usual layers' attention and the head's outputs?"""
+    beside = not settings.layers and bool(settings.response)
+    return settings.features == USUAL and trained and beside and settings.teacher is not None
 
-    Raises InputError for options that would have no effect where they are not.
-    """
-    if settings.features != USUAL:
-        return False
-    if trained and settings.teacher and settings.response == USUAL and not settings.layers:
-        return True
+
+def check_trial(settings: Settings, tried: bool) -> None:
+    """Raise InputError for options of features that would have no effect, for none are tried."""
+    if tried or settings.features != USUAL:
+        return
     for name in ("features_share", "features_weight"):
         if getattr(settings, name) != getattr(Settings, name):
-            raise InputError(f"--{name.replace('_', '-')} has no effect without --features: name layers, as P3,P4,P5")
-    return False
+            raise InputError(
+                f"--{name.replace('_', '-')} has no effect: features are tried for a trained student that may keep its "
+                f"weights, beside the usual --layers and --response: name some, as --features P3,P4,P5"
+            )
 
 
 def supervised(own: dict[str, Any]) -> bool:

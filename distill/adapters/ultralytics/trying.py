@@ -1,13 +1,14 @@
-"""Trials before a run: are features taught to this student, by this teacher, or do they hold it up?
+"""Trials before a run: does what is taught help this student, or does it hold it up?
 
-A teacher that sees as the student does, both from COCO's weights, tells it more with them than with outputs alone: the
-task's own loss falls faster from the first steps. One that came to see otherwise holds it up, from the first steps to
-the end.
+A teacher that sees as the student does, both from COCO's weights, tells it more with features than with outputs alone:
+the task's own loss falls faster from the first steps. One that came to see otherwise holds it up, from the first steps
+to the end.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import replace
 from typing import Any
@@ -17,7 +18,7 @@ from ultralytics.utils import RANK
 
 from distill.adapters.ultralytics.rehearsal import student_copy
 from distill.adapters.ultralytics.sprints import sprint, steps_of
-from distill.adapters.ultralytics.wrapper import DistillingModule
+from distill.adapters.ultralytics.wrapper import DistillingModule, over_ranks
 from distill.distiller import Distiller
 from distill.guard import REMEDY
 from distill.progress import progress
@@ -30,16 +31,23 @@ LONGER = 32  # steps, where nobody waits for a run to begin
 
 
 def settle_features(trainer: Any, distiller: Distiller, proof: Proof) -> Proof:
-    """The proof with what a trial of features says; without them, as the run will be, where it does not speak for them.
+    """Try features, and return the proof of what the run will teach: with them, or without.
 
-    Rank 0 tries and decides for all. What came out stands in `own["trial"]`. The caller restores the random generators.
+    Features that fail the proof on any rank are left out without a trial; where something else failed there is none,
+    for the run will not begin. Rank 0 tries and decides for all. What came out stands in `own["trial"]`.
     """
     own = trainer.own
     theirs = [check for check in proof.checks if NAME in check.name.split()]
-    found: list[Any] = [None]
-    if RANK in {-1, 0}:
-        broken = [check.detail for check in theirs if not check.ok]
-        found = [{"taught": False, "said": f"left out: {broken[0]}"} if broken else _tried(trainer, distiller, proof)]
+    others = [check for check in proof.checks if not check.ok and check not in theirs and check.name != "weight"]
+    failed = {rank: [check.detail for check in checks if not check.ok] for rank, checks in enumerate(_gathered(theirs))}
+    if any(_gathered(bool(others))):
+        return proof
+    broken = [detail for details in failed.values() for detail in details]
+    weights = over_ranks({NAME: proof.weights[NAME]})
+    found: list[Any] = [{"taught": False, "said": f"left out: {broken[0]}"} if broken else None]
+    if not broken and RANK in {-1, 0}:
+        found = [_tried(trainer, distiller, weights)]
+        trainer._clear_memory()
     if dist.is_initialized():
         dist.broadcast_object_list(found, 0)
     own["trial"] = found[0]
@@ -47,36 +55,62 @@ def settle_features(trainer: Any, distiller: Distiller, proof: Proof) -> Proof:
     if own["trial"]["taught"]:
         return replace(proof, checks=(*proof.checks, said))
     own["feature_pairs"] = []
-    left = {key: {name: value for name, value in of.items() if name != NAME}
-            for key, of in (("weights", proof.weights), ("cosines", proof.cosines))}  # fmt: skip
-    return Proof((*(check for check in proof.checks if check not in theirs), said), **left)
+    checks = (*(check for check in proof.checks if check not in theirs), said)
+    return Proof(checks, _without(proof.weights), _without(proof.cosines))
 
 
 def try_teaching(trainer: Any, distiller: Distiller) -> Check:
     """Does all that the run would teach hold its student up? For `doctor`, which may take its time."""
-    trial = _trial(trainer, distiller, max(steps_of(trainer), LONGER), "teaching")
+    trial = _trial(trainer, distiller, distiller.weights, max(steps_of(trainer), LONGER), "teaching")
     if trial.passed:
         return Check("teaching", True, f"with it {trial}")
     return Check("teaching", True, f"with it {trial}: it works against the task; {REMEDY}", warning=True)
 
 
-def _tried(trainer: Any, distiller: Distiller, proof: Proof) -> dict[str, Any]:
-    """What a trial of features alone says, for the manifest and for the user."""
+def _tried(trainer: Any, distiller: Distiller, weights: Mapping[str, float]) -> dict[str, Any]:
+    """What a trial of features alone says, for the manifest and for the user.
+
+    By the true teacher: a run that is shuffled as a control teaches what the run teaches that it is the control of.
+    """
     began, steps = time.monotonic(), steps_of(trainer)
-    features = [term for term in distiller.terms if term.name == NAME]
-    guide = Distiller(distiller.teacher, features, {NAME: proof.weights[NAME]}, shuffled=distiller.shuffled)
-    trial = _trial(trainer, guide, steps, NAME)
+    trial = _trial(trainer, distiller, weights, steps, NAME, shuffled=False)
     took = round(time.monotonic() - began, 1)
     said = f"{'taught' if trial.passed else 'left out'}: with them {trial} ({took:.0f} s)"
     return {"taught": trial.passed, "said": said, "change": trial.change, "steps": steps, "seconds": took}
 
 
-def _trial(trainer: Any, distiller: Distiller, steps: int, what: str) -> Trial:
-    """Train two copies of the student for some steps, one of them taught."""
-    ticks = progress(range(2 * steps), f"steps of the trial of {what}", 2 * steps)
+def _trial(
+    trainer: Any,
+    distiller: Distiller,
+    weights: Mapping[str, float],
+    steps: int,
+    what: str,
+    shuffled: bool | None = None,
+) -> Trial:
+    """Train two copies of the student for some steps, one of them taught by the terms that have `weights`, in full.
+
+    The schedule counts epochs, of which a trial has none.
+    """
+    terms = [term for term in distiller.terms if term.name in weights]
+    shuffled = distiller.shuffled if shuffled is None else shuffled
+    guide = Distiller(distiller.teacher, terms, weights, distiller.fraction, distiller.seed, shuffled=shuffled)
     alone = student_copy(trainer)
-    taught = DistillingModule(deepcopy(alone), distiller, trainer.per_image)
+    taught = DistillingModule(deepcopy(alone), guide, trainer.per_image)
     numbers, seed = range(len(trainer.train_loader.dataset)), trainer.own["seed"]
+    ticks = progress(range(2 * steps), f"steps of the trial of {what}", 2 * steps)
     losses = [sprint(trainer, model, numbers, steps, seed, ticks) for model in (alone, taught)]
     next(ticks, None)
     return Trial.of(*losses)
+
+
+def _without(values: Mapping[str, float]) -> dict[str, float]:
+    return {name: value for name, value in values.items() if name != NAME}
+
+
+def _gathered(value: Any) -> list[Any]:
+    """The value of each rank."""
+    if not dist.is_initialized():
+        return [value]
+    found: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(found, value)
+    return found
