@@ -113,6 +113,7 @@ def test_a_trial_trains_both_on_the_same_and_leaves_the_student_alone(
         ({"response": "none"}, False),
         ({"init": "fit"}, False),
         ({"init": "auto"}, True),
+        ({"init": "best"}, True),
         ({"student": "yaml"}, False),
     ],
 )
@@ -176,7 +177,7 @@ def test_a_fitted_student_is_not_taught_features(
 ) -> None:
     """They were on trial for the weights that the race gave up."""
     monkeypatch.setattr("distill.adapters.ultralytics.fitting.best_of", lambda losses: "fitted")
-    result = train(teacher=checkpoint(micro(2), name="big", seed=1), student=trained, response="auto", init="auto")
+    result = train(teacher=checkpoint(micro(2), name="big", seed=1), student=trained, response="auto", init="best")
     assert result.manifest["initialised"]["start"] == "fitted" and not columns(result)
     assert result.manifest["trial"] is None
 
