@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import mean
 
-SLOWER = 0.01  # of the task's loss, by which it may be higher: as much as two runs of the same worth may differ
+SLOWER = (
+    0.01  # of the task's loss, by which it is higher where teaching harms: less is what runs of one worth differ by
+)
 TINY = 1e-12  # a loss of nothing
 
 
@@ -26,9 +28,14 @@ class Trial:
         return cls((with_it - without) / max(abs(without), TINY), len(alone))
 
     @property
-    def passed(self) -> bool:
-        """Was the task learned as fast, or nearly? Not where a loss is no number."""
-        return self.change <= SLOWER
+    def helps(self) -> bool:
+        """Was the task learned no more slowly? Not where a loss is no number."""
+        return self.change <= 0
+
+    @property
+    def harms(self) -> bool:
+        """Was it learned clearly more slowly?"""
+        return not self.change <= SLOWER
 
     def __str__(self) -> str:
         if not math.isfinite(self.change):

@@ -8,30 +8,35 @@ ALONE = [9.0, 8.0, 4.0, 4.0]
 
 
 @pytest.mark.parametrize(
-    ("taught", "change", "passed"),
+    ("taught", "change", "helps", "harms"),
     [
-        ([9.0, 9.0, 3.0, 3.0], -0.25, True),
-        ([1.0, 1.0, 4.0, 4.0], 0.0, True),  # the first half is the warm-up's
-        ([9.0, 8.0, 4.0, 4.04], 0.005, True),
-        ([9.0, 8.0, 4.0, 4.4], 0.05, False),
+        ([9.0, 9.0, 3.0, 3.0], -0.25, True, False),
+        ([1.0, 1.0, 4.0, 4.0], 0.0, True, False),  # the first half is the warm-up's
+        ([9.0, 8.0, 4.0, 4.04], 0.005, False, False),
+        ([9.0, 8.0, 4.0, 4.4], 0.05, False, True),
     ],
 )
-def test_what_slows_the_task_down_is_left_out(taught: list[float], change: float, passed: bool) -> None:
+def test_what_slows_the_task_down_is_seen(taught: list[float], change: float, helps: bool, harms: bool) -> None:
     trial = Trial.of(ALONE, taught)
-    assert trial.change == pytest.approx(change) and trial.steps == 4 and trial.passed is passed
+    assert trial.change == pytest.approx(change) and trial.steps == 4
+    assert trial.helps is helps and trial.harms is harms
 
 
 @pytest.mark.parametrize("broken", [float("nan"), float("inf")])
 def test_what_breaks_is_left_out(broken: float) -> None:
     ends = [9.0, 8.0, 4.0, broken]
     trial = Trial.of(ALONE, ends)
-    assert not trial.passed and str(trial) == "the task's loss was no number after 4 steps, with it or without"
-    assert not Trial.of(ends, ends).passed
+    assert (
+        not trial.helps
+        and trial.harms
+        and str(trial) == "the task's loss was no number after 4 steps, with it or without"
+    )
+    assert not Trial.of(ends, ends).helps
 
 
 def test_losses_of_nothing_and_below_it_are_compared_too() -> None:
-    assert Trial.of([0.0, 0.0], [0.0, 0.0]).passed and not Trial.of([0.0, 0.0], [0.1, 0.1]).passed
-    assert Trial.of([-1.0, -1.0], [-1.1, -1.1]).passed and not Trial.of([-1.0, -1.0], [-0.9, -0.9]).passed
+    assert Trial.of([0.0, 0.0], [0.0, 0.0]).helps and Trial.of([0.0, 0.0], [0.1, 0.1]).harms
+    assert Trial.of([-1.0, -1.0], [-1.1, -1.1]).helps and Trial.of([-1.0, -1.0], [-0.9, -0.9]).harms
 
 
 def test_it_says_what_was_found() -> None:

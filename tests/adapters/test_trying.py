@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from ultralytics.utils.torch_utils import unwrap_model
 
 import distill
-from distill.adapters.ultralytics import sprints, trying
+from distill.adapters.ultralytics import fitting, sprints, trying
 from distill.adapters.ultralytics.plan import plan
 from distill.adapters.ultralytics.rehearsal import student_copy
 from distill.adapters.ultralytics.sprints import drawn, sprint
@@ -111,10 +112,12 @@ def test_a_trial_trains_both_on_the_same_and_leaves_the_student_alone(
         ({"layers": "none"}, False),
         ({"response": "bce"}, True),
         ({"response": "none"}, False),
-        ({"init": "fit"}, False),
+        ({"init": "fit"}, True),
+        ({"init": "teacher"}, False),
         ({"init": "auto"}, True),
         ({"init": "best"}, True),
         ({"student": "yaml"}, False),
+        ({"student": "yaml", "init": "fit"}, True),
     ],
 )
 def test_they_are_tried_where_nothing_else_is_asked_for(
@@ -129,7 +132,7 @@ def test_they_are_tried_where_nothing_else_is_asked_for(
         assert own["feature_pairs"] == own["pairs"]
 
 
-@pytest.mark.parametrize("more", [{"student": "yaml"}, {"init": "fit"}, {"response": "none"}, {"layers": "P3"}])
+@pytest.mark.parametrize("more", [{"student": "yaml"}, {"response": "none"}, {"layers": "P3"}])
 def test_a_share_of_features_that_are_not_tried_is_refused(
     more: dict[str, str], scenes: Path, teacher: Path, student: Path, trained: Path
 ) -> None:
@@ -143,7 +146,7 @@ def test_a_share_of_features_that_are_not_tried_is_refused(
 def test_weights_that_are_not_loaded_are_none(scenes: Path, teacher: Path, trained: Path) -> None:
     given = settings_from({"data": str(scenes), "teacher": str(teacher), "student": str(trained)})
     own = plan(given, {"imgsz": 64, "pretrained": False}, "").own
-    assert own["init"] == "fit" and own["feature_pairs"] == []
+    assert own["init"] == "fit"
 
 
 def test_all_weights_can_be_held_but_those_of_features_on_trial(scenes: Path, teacher: Path, trained: Path) -> None:
@@ -172,14 +175,22 @@ def test_a_resumed_run_keeps_what_was_found(
     assert read_manifest(results["left"].folder)["trial"]["taught"] is False
 
 
-def test_a_fitted_student_is_not_taught_features(
-    train: Train, checkpoint: Checkpoint, trained: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("init", ["fit", "best"])
+def test_a_fitted_student_is_tried_as_it_is_then(
+    init: str, train: Train, checkpoint: Checkpoint, trained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They were on trial for the weights that the race gave up."""
-    monkeypatch.setattr("distill.adapters.ultralytics.fitting.best_of", lambda losses: "fitted")
-    result = train(teacher=checkpoint(micro(2), name="big", seed=1), student=trained, response="auto", init="best")
-    assert result.manifest["initialised"]["start"] == "fitted" and not columns(result)
-    assert result.manifest["trial"] is None
+    monkeypatch.setattr(fitting, "best_of", lambda losses: "fitted")
+    seen: list[dict[str, torch.Tensor]] = []
+
+    def noted(trainer: Any, model: Any, *rest: Any) -> list[float]:
+        seen.append({name: tensor.clone() for name, tensor in unwrap_model(model).state_dict().items()})
+        return sprint(trainer, model, *rest)
+
+    monkeypatch.setattr(trying, "sprint", noted)
+    teacher = checkpoint(micro(2), name="big", seed=1)
+    result = train(teacher=teacher, student=trained, response="auto", init=init)
+    assert result.manifest["initialised"]["start"] == "fitted" and result.manifest["trial"]["steps"] == 8
+    assert len(seen) == 2 and not same(seen[0], weights(trained))
 
 
 def test_a_run_that_died_before_its_first_checkpoint_is_planned_as_it_was(

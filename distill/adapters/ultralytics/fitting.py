@@ -27,7 +27,6 @@ from distill.attention.taps import Taps
 from distill.modes import as_found
 from distill.networks.fitting import Solved, fit, targets_of
 from distill.networks.noting import AT_ONCE, POSITIONS
-from distill.ranges import USUAL
 from distill.records import has_bfloat16
 
 DEEPEST = 32  # the stride whose grid has to give enough positions
@@ -70,8 +69,6 @@ def fit_student(trainer: Any) -> None:
         own["fitted"] = answer[0]
         for tensor in student.state_dict().values():
             dist.broadcast(tensor, 0)
-    if own["features"] == list(USUAL) and own["fitted"]["start"] == FITTED:
-        own["feature_pairs"] = []  # they are on trial with weights of its own
 
 
 def _fitted(student: Any, teacher: Any, names: Mapping[int, str], images: Tensor) -> tuple[Any, dict[str, Solved]]:

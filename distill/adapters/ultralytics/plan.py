@@ -27,7 +27,7 @@ from distill.adapters.ultralytics.inputs import (
 from distill.adapters.ultralytics.labels import need_labels
 from distill.adapters.ultralytics.matching import match
 from distill.adapters.ultralytics.responses import check_recipe, settled_response
-from distill.adapters.ultralytics.starting import DRAWN, MEASURED, first_weights
+from distill.adapters.ultralytics.starting import DRAWN, FITTED, MEASURED, first_weights
 from distill.adapters.ultralytics.students import stays
 from distill.adapters.ultralytics.supervision import check_gates, check_trial, on_trial, teaches
 from distill.adapters.ultralytics.tasks import MODELS, TRAINERS
@@ -87,7 +87,7 @@ def plan(settings: Settings, arguments: Mapping[str, Any], command: str) -> Plan
     names = ["item"] if theirs.get("single_cls") else ordered(data["names"])
     known = ordered(teacher.names) if teacher else []
     trained = _has_weights(is_yaml, theirs)
-    tried = on_trial(settings, trained)
+    tried = on_trial(settings)
     settings, outputs, lacking = settled_response(
         settings, student.module, names, teacher and teacher.module, known, student.task, _kept(theirs)
     )
@@ -111,7 +111,7 @@ def plan(settings: Settings, arguments: Mapping[str, Any], command: str) -> Plan
     own["init"], started = first_weights(
         settings, theirs, deepcopy(student.module), trained, teacher, dict(enumerate(names))
     )
-    tried &= own["init"] in (DRAWN, MEASURED)  # its own weights are kept, or may be
+    tried &= own["init"] in (FITTED, MEASURED) or (trained and own["init"] == DRAWN)
     check_trial(settings, tried)
     own["features"] = list(settings.features if tried else settings.named_features)
     settings = replace(settings, init=own["init"])

@@ -63,10 +63,10 @@ def teaches(settings: Settings) -> bool:
     return asked or settings.gates not in ("none", "truth")
 
 
-def on_trial(settings: Settings, trained: bool) -> bool:
-    """Are features to be tried: for a trained student, beside the usual layers' attention and the head's outputs?"""
+def on_trial(settings: Settings) -> bool:
+    """Are features to be tried, if the student knows something: beside the usual layers' attention, and outputs?"""
     beside = not settings.layers and bool(settings.response)
-    return settings.features == USUAL and trained and beside and settings.teacher is not None
+    return settings.features == USUAL and beside and settings.teacher is not None
 
 
 def check_trial(settings: Settings, tried: bool) -> None:
@@ -76,8 +76,8 @@ def check_trial(settings: Settings, tried: bool) -> None:
     for name in ("features_share", "features_weight"):
         if getattr(settings, name) != getattr(Settings, name):
             raise InputError(
-                f"--{name.replace('_', '-')} has no effect: features are tried for a trained student that may keep its "
-                f"weights, beside the usual --layers and --response: name some, as --features P3,P4,P5"
+                f"--{name.replace('_', '-')} has no effect: features are tried for a trained or fitted student, beside "
+                f"the usual --layers and --response: name some, as --features P3,P4,P5"
             )
 
 

@@ -62,9 +62,9 @@ def settle_features(trainer: Any, distiller: Distiller, proof: Proof) -> Proof:
 def try_teaching(trainer: Any, distiller: Distiller) -> Check:
     """Does all that the run would teach hold its student up? For `doctor`, which may take its time."""
     trial = _trial(trainer, distiller, distiller.weights, max(steps_of(trainer), LONGER), "teaching")
-    if trial.passed:
-        return Check("teaching", True, f"with it {trial}")
-    return Check("teaching", True, f"with it {trial}: it works against the task; {REMEDY}", warning=True)
+    if trial.harms:
+        return Check("teaching", True, f"with it {trial}: it works against the task; {REMEDY}", warning=True)
+    return Check("teaching", True, f"with it {trial}")
 
 
 def _tried(trainer: Any, distiller: Distiller, weights: Mapping[str, float]) -> dict[str, Any]:
@@ -75,8 +75,8 @@ def _tried(trainer: Any, distiller: Distiller, weights: Mapping[str, float]) -> 
     began, steps = time.monotonic(), steps_of(trainer)
     trial = _trial(trainer, distiller, weights, steps, NAME, shuffled=False)
     took = round(time.monotonic() - began, 1)
-    said = f"{'taught' if trial.passed else 'left out'}: with them {trial} ({took:.0f} s)"
-    return {"taught": trial.passed, "said": said, "change": trial.change, "steps": steps, "seconds": took}
+    said = f"{'taught' if trial.helps else 'left out'}: with them {trial} ({took:.0f} s)"
+    return {"taught": trial.helps, "said": said, "change": trial.change, "steps": steps, "seconds": took}
 
 
 def _trial(
