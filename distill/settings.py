@@ -44,7 +44,7 @@ class Settings:
         NETWORKS,
         "the student's first weights: fit (its layers fitted to a larger teacher of its family by least squares), "
         "teacher (the teacher's strongest channels), none (as they are), best (a trained student's own or fitted ones, "
-        "whichever win a short race), or auto (a student from a yaml: fit where it can be; a trained one: none)",
+        "whichever win a short race), or auto (a student from a yaml: fit, a trained one: best, where they can be)",
         "auto",
         "WHAT",
         within=ranges.one_of(ranges.INITS),

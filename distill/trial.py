@@ -7,9 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import mean
 
-SLOWER = (
-    0.01  # of the task's loss, by which it is higher where teaching harms: less is what runs of one worth differ by
-)
+SLOWER = 0.01  # of the task's loss, by which it is higher where teaching harms: less may be chance
 TINY = 1e-12  # a loss of nothing
 
 

@@ -26,11 +26,8 @@ def test_what_slows_the_task_down_is_seen(taught: list[float], change: float, he
 def test_what_breaks_is_left_out(broken: float) -> None:
     ends = [9.0, 8.0, 4.0, broken]
     trial = Trial.of(ALONE, ends)
-    assert (
-        not trial.helps
-        and trial.harms
-        and str(trial) == "the task's loss was no number after 4 steps, with it or without"
-    )
+    assert not trial.helps and trial.harms
+    assert str(trial) == "the task's loss was no number after 4 steps, with it or without"
     assert not Trial.of(ends, ends).helps
 
 

@@ -68,8 +68,8 @@ def test_a_resumed_run_goes_on_with_its_features(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"features_share": 0.5}, "has no effect: features are tried"),
-        ({"features_weight": 1.0}, "has no effect: features are tried"),
+        ({"features_share": 0.5, "init": "none"}, "has no effect: features are tried"),
+        ({"features_weight": 1.0, "init": "none"}, "has no effect: features are tried"),
         ({"features": "none", "features_weight": 1.0}, "without --features"),
         ({"features": "P3", "features_weight": 1.0, "features_share": 0.5}, "beside --features-weight"),
         ({"features": "P9"}, "layer 'P9' not found"),

@@ -113,7 +113,7 @@ def test_a_trial_trains_both_on_the_same_and_leaves_the_student_alone(
         ({"response": "bce"}, True),
         ({"response": "none"}, False),
         ({"init": "fit"}, True),
-        ({"init": "teacher"}, False),
+        ({"student": "yaml", "init": "teacher"}, False),
         ({"init": "auto"}, True),
         ({"init": "best"}, True),
         ({"student": "yaml"}, False),
@@ -123,9 +123,8 @@ def test_a_trial_trains_both_on_the_same_and_leaves_the_student_alone(
 def test_they_are_tried_where_nothing_else_is_asked_for(
     more: dict[str, Any], tried: bool, scenes: Path, teacher: Path, student: Path, trained: Path
 ) -> None:
-    files = {"yaml": str(student)}
     given = {"data": str(scenes), "teacher": str(teacher), "student": str(trained), "init": "none", **more}
-    given["student"] = files.get(given["student"], given["student"])
+    given["student"] = str(student) if given["student"] == "yaml" else given["student"]
     own = plan(settings_from(given), {"imgsz": 64}, "").own
     assert (own["features"] == ["auto"] and bool(own["feature_pairs"])) is tried
     if tried:

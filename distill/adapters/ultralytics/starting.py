@@ -16,7 +16,6 @@ from distill.networks.neck import GatedConcat
 from distill.settings import Settings
 
 DRAWN, INHERITED, FITTED, MEASURED = "none", "teacher", "fit", "best"
-KEPT = "first weights: the student's own are kept (--init fit gives them up, --init best compares)"
 
 
 def first_weights(
@@ -31,9 +30,9 @@ def first_weights(
 
     `DRAWN` leaves the weights as they are, `INHERITED` takes a part of the teacher's, `FITTED` fits that part to the
     teacher, `MEASURED` finds out when the run begins whether that, or the student's own weights, are the better start.
-    `student` is a copy to be looked at, and changed; `trained` says that it has weights of its own, which `auto`
-    keeps. `auto` needs a teacher that is the larger one: a copy of it would have nothing to learn. Raises InputError
-    where `--init` asks for what cannot be.
+    `student` is a copy to be looked at, and changed; `trained` says that it has weights of its own: `auto` is
+    `MEASURED` for such a student, `FITTED` for another. It needs a teacher that is the larger one: a copy of it would
+    have nothing to learn. Raises InputError where `--init` asks for what cannot be.
     """
     asked = settings.init in (INHERITED, FITTED, MEASURED)
     if asked and teacher is None:
@@ -48,16 +47,17 @@ def first_weights(
         return DRAWN, ()
     if not (asked or _larger(teacher.module, student)):
         return DRAWN, ()
-    if trained and not asked:
-        return DRAWN, (KEPT,) if _fits(student, teacher) else ()
+    if trained and not asked and (arguments.get("freeze") or not _fits(student, teacher)):
+        return DRAWN, ()
     try:
         line = _inherited(settings.init, student, teacher, names)
     except InputError as error:
         if asked:
             raise
         why = str(error).removeprefix("--init auto: ")
-        return DRAWN, (f"first weights: drawn from the seed ({why})",)
-    if settings.init == MEASURED:
+        kept = "the student's own are kept" if trained else "drawn from the seed"
+        return DRAWN, (f"first weights: {kept} ({why})",)
+    if settings.init == MEASURED or (trained and not asked):
         return MEASURED, ()
     if settings.init == INHERITED:
         return INHERITED, (line,)
