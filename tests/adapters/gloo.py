@@ -21,7 +21,9 @@ from ultralytics.utils import LOCAL_RANK, RANK
 from ultralytics.utils.torch_utils import unwrap_model
 
 from distill import proof
+from distill.adapters.ultralytics import trying
 from distill.adapters.ultralytics.tasks import DistillDetectionTrainer
+from distill.trial import Trial
 
 SEEN = "DISTILL_TESTS_SEEN"  # the folder into which every process writes what it saw
 
@@ -79,6 +81,23 @@ class Gloo(Witness):
         measured = proof.weight_for_share  # on so few images both would come to the same
         proof.weight_for_share = lambda *norms: measured(*norms) * (1 + RANK)
         dist.init_process_group("gloo", timeout=timedelta(seconds=120), rank=RANK, world_size=self.world_size)
+
+
+class Helped(Gloo):
+    """Whose trial finds that features help."""
+
+    change = -0.1
+
+    def _setup_ddp(self) -> None:
+        super()._setup_ddp()
+        change = self.change if RANK == 0 else -self.change  # nobody but rank 0 is asked
+        trying.Trial.of = lambda *_: Trial(change, 8)
+
+
+class Harmed(Helped):
+    """Whose trial finds that they do harm."""
+
+    change = 0.1
 
 
 class OnCPU(nn.parallel.DistributedDataParallel):

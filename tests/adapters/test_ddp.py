@@ -184,8 +184,8 @@ def test_both_processes_go_on_from_one_fit_where_nothing_else_is_taught(run: Cal
 @pytest.mark.slow
 def test_both_processes_take_what_one_trial_found(run: Callable[..., Run]) -> None:
     """One of them tries features, and both teach them or leave them out; or they would wait for each other."""
-    for weight, taught in ((1e-9, True), (1e6, False)):
-        both = run(gloo.Gloo, features="auto", features_weight=weight, epochs=1, lr0=0.1, optimizer="SGD")
+    for trainer, taught in ((gloo.Helped, True), (gloo.Harmed, False)):
+        both = run(trainer, features="auto", epochs=1)
         assert both.result.manifest["trial"]["taught"] is taught
         for process in both.processes:
             assert ("features" in process["weights"]) is taught

@@ -349,8 +349,8 @@ def test_where_the_default_draws_weights(
     assert auto(teacher=big)[0] == auto(teacher=big, layers="none", response="none")[0] == "fit"
     assert auto() == ("none", ())
     given = checkpoint(micro(), name="given")
-    assert auto(teacher=big, student=given) == ("none", ())  # it has weights of its own
-    assert auto({"pretrained": str(given)}, teacher=big) == ("none", ())
+    assert auto(teacher=big, student=given) == ("best", ())  # it has weights of its own: a race tells
+    assert auto({"pretrained": str(given)}, teacher=big) == ("best", ())
     assert auto(teacher=checkpoint("yolov8s.yaml"), student=checkpoint("yolo11n.yaml")) == ("none", ())
     assert auto(teacher=given) == ("none", ())  # as large as the student: a copy would have nothing to learn
     assert auto(teacher=checkpoint("yolo11n.yaml", nc=80), student="yolo11n.yaml") == (

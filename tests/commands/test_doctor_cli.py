@@ -60,10 +60,10 @@ def test_a_good_pairing_passes(
     end = done.stdout[done.stdout.rindex("taps:") :]
     for check in (
         *("taps", "teacher", "pair P3", "pair P4", "pair P5", "class scores", "boxes"),
-        *("weight", "weight of classes", "weight of boxes", "teacher on this data", "teaching"),
+        *("weight", "weight of classes", "weight of boxes", "features", "teacher on this data", "teaching"),
     ):
         assert f"{check}: " in end
-    assert "FAIL" not in done.stdout and end.rstrip().endswith("all 13 checks passed")
+    assert "FAIL" not in done.stdout and end.rstrip().endswith("all 14 checks passed")
     assert "model.5 Conv" in done.stdout and "16x8x8" in done.stdout  # what is paired with what
 
 

@@ -76,7 +76,7 @@ class Session:
         if RANK in {-1, 0}:
             passes = progress(passes, "training batches checked", len(batches))
         proof = prove(whole, rehearsal.student_copy(trainer), passes, shares_of(own), fixed_weights(own))
-        if fresh and own["features"] == list(USUAL) and own["feature_pairs"]:
+        if fresh and own["features"] == list(USUAL) and own["feature_pairs"] and not own.get("trial"):
             proof = settle_features(trainer, whole, proof)
         distiller = distiller_of(
             own, teacher, fraction=own["teacher_fraction"], schedule=schedule_of(own, vars(trainer.args))
