@@ -39,10 +39,9 @@ def settle_features(trainer: Any, distiller: Distiller, proof: Proof) -> Proof:
     own = trainer.own
     theirs = [check for check in proof.checks if NAME in check.name.split()]
     others = [check for check in proof.checks if not check.ok and check not in theirs and check.name != "weight"]
-    failed = {rank: [check.detail for check in checks if not check.ok] for rank, checks in enumerate(_gathered(theirs))}
     if any(_gathered(bool(others))):
         return proof
-    broken = [detail for details in failed.values() for detail in details]
+    broken = [check.detail for checks in _gathered(theirs) for check in checks if not check.ok]
     weights = over_ranks({NAME: proof.weights[NAME]})
     found: list[Any] = [{"taught": False, "said": f"left out: {broken[0]}"} if broken else None]
     if not broken and RANK in {-1, 0}:
