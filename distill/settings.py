@@ -88,7 +88,7 @@ class Settings:
     features: tuple[str, ...] = _option(
         FEATURES,
         "transfer features, as far as a linear map of the student's can tell the teacher's: what to pair, as --layers; "
-        "none; auto: attention's, for a trained or fitted student, if a short trial finds that they do not slow it down",
+        "none; auto: attention's, for a trained or fitted student, if a short trial finds that they do no harm",
         default=ranges.USUAL,
         metavar="LIST",
     )
