@@ -136,7 +136,7 @@ def _again(folder: Path, device: str | None, trust: bool) -> Plan:
         raise InputError(f"--resume {folder}: its augmentations are not kept before the first epoch: start it anew")
     if saved.get("teacher"):
         read_teacher(saved, trust)
-    if saved.get("features") == list(USUAL):  # on trial: only beside outputs, which may have been found to be lacking
+    if saved.get("features") == list(USUAL) and not saved["response"]:  # asked for, and found to be lacking
         saved["response"] = list(USUAL)
     known, _ = split(saved)
     settings = settings_from({key: value for key, value in known.items() if value is not None})
