@@ -40,10 +40,10 @@ RUNGS = {  # attention at these levels, its focus, what of the head's outputs, a
     "response bce": ("", "none", ("bce",), False),
     "response cwd": ("", "none", ("cwd",), False),
     "response bce, boxes": ("", "none", ("bce", "boxes"), False),
-    "attention P + bce, boxes (default)": ("P", "none", ("bce", "boxes"), False),
+    "attention P + bce, boxes": ("P", "none", ("bce", "boxes"), False),
     "attention B, P on boxes + bce, boxes": ("BP", "boxes", ("bce", "boxes"), False),
     "features P": ("", "none", (), True),
-    "attention P + bce, boxes + features P (strong)": ("P", "none", ("bce", "boxes"), True),
+    "attention P + bce, boxes + features P": ("P", "none", ("bce", "boxes"), True),
 }
 LIMIT = 1.10
 
