@@ -25,8 +25,8 @@ class FeatureTerm:
     squares solution of X W = Y, found anew on every batch. The loss is the mean square of Y - X W, 1 - R^2, in [0, 1]
     whatever the channels. Of large levels a part of the positions is taken, another one at each step. FitNets (Romero
     et al. 2015, arXiv 1412.6550) train such a map beside the student; here it has no parameters and is the best one
-    from the first step on. (R^2 as a similarity of layers: Kornblith et al. 2019, arXiv 1905.00414.) The
-    figure is `r2_` of the pair.
+    from the first step on. (R^2 as a similarity of layers: Kornblith et al. 2019, arXiv 1905.00414.) The figure
+    is `r2_` of the pair.
     """
 
     name = "features"
@@ -76,8 +76,8 @@ def positions(features: Tensor, size: Sequence[int], part: slice = slice(None)) 
 def unexplained(x: Tensor, y: Tensor) -> Tensor:
     """1 - R^2 of y (n, C_t) by least squares from x (n, C_s): the mean over the channels of y that vary at all.
 
-    In [0, 1]; without gradient into y. Both are centred here. The fit
-    is shrunk by C_s / n: deep layers have hardly more positions than channels, and would explain anything by chance.
+    In [0, 1]; without gradient into y. Both are centred here. The fit is shrunk by C_s / n: deep layers have hardly
+    more positions than channels, and would explain anything by chance.
     The gradient is that of the student's features under this map: where it is the best one, how it would change with
     them does not count.
     """
