@@ -125,8 +125,11 @@ def test_they_are_tried_where_nothing_else_is_asked_for(
 ) -> None:
     given = {"data": str(scenes), "teacher": str(teacher), "student": str(trained), "init": "none", **more}
     given["student"] = str(student) if given["student"] == "yaml" else given["student"]
-    own = plan(settings_from(given), {"imgsz": 64}, "").own
+    planned = plan(settings_from(given), {"imgsz": 64}, "")
+    own = planned.own
     assert (own["features"] == ["auto"] and bool(own["feature_pairs"])) is tried
+    untrained = "student" in more and not tried
+    assert any(line.startswith("features: not tried: ") for line in planned.lines) is untrained
     if tried:
         assert own["feature_pairs"] == own["pairs"]
 
@@ -230,6 +233,30 @@ def test_images_of_many_shapes_and_a_shuffled_teacher(train: Train, teacher: Pat
     """Each step's images have one shape, and none is alone."""
     result = train(teacher=teacher, student=trained, rect=True, shuffled=True, **USUAL)
     assert result.manifest["trial"]["steps"] == 8
+
+
+@pytest.mark.parametrize("optimizer", ["auto", "SGD", "AdamW"])
+def test_a_sprint_has_the_momentum_of_the_run(
+    optimizer: str, train: Train, teacher: Path, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[float, float]] = []
+
+    def noted(trainer: Any, *rest: Any) -> list[float]:
+        groups = trainer.optimizer.param_groups
+        build = type(trainer).build_optimizer.__get__(trainer)
+        monkeypatch.setattr(trainer, "build_optimizer", lambda *given: rest_of(build(*given), groups))
+        return sprint(trainer, *rest)
+
+    def rest_of(made: torch.optim.Optimizer, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+        seen.append((momentum(made.param_groups[0]), momentum(groups[0])))
+        return made
+
+    def momentum(group: dict[str, Any]) -> float:
+        return float(group["betas"][0] if "betas" in group else group["momentum"])
+
+    monkeypatch.setattr(trying, "sprint", noted)
+    train(teacher=teacher, student=trained, optimizer=optimizer, **USUAL)
+    assert seen == [(0.9 if optimizer == "auto" else 0.937,) * 2] * 2
 
 
 def test_a_batch_of_a_sprint_has_one_shape() -> None:

@@ -61,6 +61,9 @@ class _Student:
     module: nn.Module
 
 
+_UNTRAINED = "its weights are random or copied, and a short trial says nothing of those"
+
+
 def plan(settings: Settings, arguments: Mapping[str, Any], command: str) -> Plan:
     """Check everything the run needs. Raises InputError; writes nothing."""
     theirs = check_ultralytics_settings(dict(arguments))
@@ -111,7 +114,9 @@ def plan(settings: Settings, arguments: Mapping[str, Any], command: str) -> Plan
     own["init"], started = first_weights(
         settings, theirs, deepcopy(student.module), trained, teacher, dict(enumerate(names))
     )
-    tried &= own["init"] in (FITTED, MEASURED) or (trained and own["init"] == DRAWN)
+    knows = own["init"] in (FITTED, MEASURED) or (trained and own["init"] == DRAWN)
+    untold = () if knows or not tried else (f"features: not tried: {_UNTRAINED}",)
+    tried &= knows
     check_trial(settings, tried)
     own["features"] = list(settings.features if tried else settings.named_features)
     settings = replace(settings, init=own["init"])
@@ -132,7 +137,7 @@ def plan(settings: Settings, arguments: Mapping[str, Any], command: str) -> Plan
     }
     if settings.device is not None:
         overrides["device"] = checked_device(settings.device)
-    lines = (*told(student.module), *started, *lacking, *found.lines)
+    lines = (*told(student.module), *started, *lacking, *untold, *found.lines)
     return Plan(TRAINERS[student.family, student.task], overrides, lines)
 
 

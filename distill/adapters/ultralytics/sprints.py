@@ -35,7 +35,7 @@ def sprint(trainer: Any, model: nn.Module, numbers: Sequence[int], steps: int, s
     seeded(seed)
     args = trainer.args
     with quiet():
-        optimizer = trainer.build_optimizer(model, args.optimizer, args.lr0, args.momentum, args.weight_decay)
+        optimizer = trainer.build_optimizer(model, args.optimizer, args.lr0, momentum_of(trainer), args.weight_decay)
     rates = [group["lr"] for group in optimizer.param_groups]
     parameters = list(unwrap_model(model).parameters())
     ours = int(isinstance(model, DistillingModule))  # the last part of the loss
@@ -56,6 +56,12 @@ def sprint(trainer: Any, model: nn.Module, numbers: Sequence[int], steps: int, s
         optimizer.step()
         next(ticks, None)
     return losses
+
+
+def momentum_of(trainer: Any) -> float:
+    """The momentum that the run has: optimizer=auto takes its own, and leaves `args.momentum` as it was."""
+    group = trainer.optimizer.param_groups[0]
+    return float(group["betas"][0] if "betas" in group else group["momentum"])
 
 
 def drawn(trainer: Any, numbers: Sequence[int], steps: int, size: int) -> list[int]:
