@@ -32,7 +32,7 @@ _HOME = {
     "SilentTapError": "distill.errors",
     "Taps": "distill.attention.taps",
     "Teacher": "distill.teacher",
-    "TrainResult": "distill.jobs.training",
+    "TrainResult": "distill.jobs.summary",
     "UNet": "distill.networks.unet",
     "View": "distill.terms.base",
     "analyse": "distill.jobs.layers.analysis",

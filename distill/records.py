@@ -8,6 +8,7 @@ import json
 import math
 import os
 import platform
+import shlex
 import shutil
 import sys
 import tempfile
@@ -232,3 +233,10 @@ def has_bfloat16() -> bool:
     """Does the processor compute in bfloat16 (AMX or avx512_bf16), as far as is known, so that it is faster there?"""
     flags = next((line for line in cpuinfo() if line.startswith("flags")), "")
     return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+def command_line() -> str:
+    """How this process was started, for the record."""
+    script = Path(sys.argv[0])
+    start = ["python", "-m", script.parent.name] if script.name == "__main__.py" else [script.name]
+    return shlex.join([*start, *sys.argv[1:]])

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from os import PathLike, fspath
+from pathlib import Path
+from typing import Any
 
+FORMULA = tuple("=+-@＝＋－＠")  # what begins a formula; some spreadsheets take the wide ones too
 SIMILAR = 0.4  # difflib's own 0.6 misses a short name with one letter wrong: 'P9' for 'P3' is 0.5
 
 
@@ -49,3 +54,29 @@ def aligned(rows: Sequence[Sequence[str]]) -> str:
         cells = [row[0].ljust(widths[0])] + [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
         text.append("  ".join(cells).rstrip())
     return "\n".join(text)
+
+
+def csv_text(rows: Iterable[Sequence[Any]]) -> str:
+    """Rows of cells as CSV: numbers with six significant digits, an empty cell for a figure that does not exist (None).
+
+    Names of classes and files are strangers' words: one that begins with = + - or @ gets an apostrophe in front, so
+    that no spreadsheet runs it as a formula, and control characters become spaces.
+    """
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([_cell(cell) for cell in row] for row in rows)
+    return text.getvalue()
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    text = "".join(letter if letter.isprintable() else " " for letter in str(value))
+    return f"'{text}" if isinstance(value, str) and text.lstrip().startswith(FORMULA) else text
+
+
+def title_of(file: str) -> str:
+    """What to call a network: its file's name, behind that of its run where the file is one of many called best.pt."""
+    path = Path(file).absolute()
+    return f"{path.parent.parent.name}/{path.name}" if path.parent.name == "weights" else path.name

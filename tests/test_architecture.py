@@ -70,6 +70,45 @@ def check_package(package: Path, exports: Collection[str] = ()) -> list[str]:
     return list(dict.fromkeys(problems))  # `from x import a, b` is one complaint
 
 
+def circles(package: Path) -> list[list[str]]:
+    """The groups of modules that import each other, at any depth: each module reaches all others of its group."""
+    modules = {dotted(path, package): path for path in package.rglob("*.py")}
+    modules.pop(package.name)  # the lazy door to everything
+    known = {
+        name: {home for _, target in imports(path, package) if (home := home_of(target, modules)) not in (None, name)}
+        for name, path in modules.items()
+    }
+
+    def reached(start: str) -> set[str]:
+        seen: set[str] = set()
+        ahead = [start]
+        while ahead:
+            new = known[ahead.pop()] - seen
+            seen |= new
+            ahead += new
+        return seen
+
+    all_reached = {name: reached(name) for name in modules}
+    groups = {
+        tuple(sorted(other for other in all_reached[name] if name in all_reached[other]))
+        for name in modules
+        if name in all_reached[name]
+    }
+    return [list(group) for group in sorted(groups)]
+
+
+def dotted(path: Path, package: Path) -> str:
+    """`distill.view` for distill/view/__init__.py."""
+    return ".".join(path.relative_to(package.parent).with_suffix("").parts).removesuffix(".__init__")
+
+
+def home_of(target: str, modules: Collection[str]) -> str | None:
+    """The module that a dotted name stands in."""
+    while target and target not in modules:
+        target = target.rpartition(".")[0]
+    return target or None
+
+
 def layer_of(inside: str) -> str:
     """The top-level module or folder that a path inside the package belongs to."""
     return inside.split("/")[0].removesuffix(".py")
@@ -154,6 +193,10 @@ def test_imports_run_one_way():
     assert not problems, "\n".join(["the architecture is broken:", *problems])
 
 
+def test_no_modules_import_each_other():
+    assert circles(PACKAGE) == []
+
+
 def test_help_imports_nothing_heavy():
     if not (PACKAGE / "__main__.py").exists():
         pytest.skip("there is no distill/__main__.py yet")
@@ -215,6 +258,19 @@ def plant(folder: Path, files: dict[str, str]) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(source)
     return package
+
+
+@pytest.mark.parametrize("back", ["from distill.jobs import a\n", "def f():\n    from distill.jobs.a import x\n"])
+def test_a_circle_is_found(tmp_path, back):
+    files = {
+        "jobs/__init__.py": "",
+        "jobs/a.py": "from distill.jobs.b import y\n",
+        "jobs/b.py": "from . import c\n",
+        "jobs/c.py": back,
+        "jobs/d.py": "from distill.jobs import a\n",
+    }
+    assert circles(plant(tmp_path, files)) == [["distill.jobs.a", "distill.jobs.b", "distill.jobs.c"]]
+    assert circles(plant(tmp_path / "open", {**files, "jobs/c.py": ""})) == []
 
 
 ALLOWED = {

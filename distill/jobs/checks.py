@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from distill.errors import InputError
-from distill.jobs.training import command_line, resolved
+from distill.jobs.training import resolved
 from distill.loading import adapter_for
 from distill.proof import Check
+from distill.records import command_line
 
 
 def doctor(config: str | None = None, **values: Any) -> tuple[Check, ...]:

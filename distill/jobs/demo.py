@@ -13,7 +13,7 @@ from distill.config import find_config
 from distill.errors import DistillError
 from distill.jobs.seeing.comparing import compare
 from distill.jobs.seeing.comparison import REPORT
-from distill.jobs.training import TrainResult
+from distill.jobs.summary import TrainResult
 from distill.loading import ultralytics_adapter
 from distill.records import TABLE
 from distill.scenes import scenes_data

@@ -1,17 +1,18 @@
-"""The tables that end a run."""
+"""What a run brought, and the tables that end it."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
+from distill.errors import InputError
 from distill.guard import REMEDY, title
 from distill.jobs.course import CURVES
-from distill.records import HEATMAPS
+from distill.records import HEATMAPS, TABLE, read_manifest
 from distill.text import aligned
-
-if TYPE_CHECKING:
-    from distill.jobs.training import TrainResult
 
 Row = Sequence[str]
 OUTPUTS = (
@@ -30,6 +31,70 @@ GATED = (
     "Ultralytics tries to install a package called 'distill', which is someone else's. Export it to use it anywhere:\n"
     "YOLO({best!r}).export(format='onnx')"
 )
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """A finished run: where its files are and what it brought.
+
+    `metrics` are Ultralytics' of the best checkpoint on the validation set; `cosines` and `distances` each pair's
+    mean over validation images, by pair name, of the trained student, `cosines_before` of the untrained one (empty
+    without a teacher). `manifest` holds everything that was recorded. It prints as the table that ends a run.
+    """
+
+    folder: Path
+    metrics: Mapping[str, float]
+    cosines: Mapping[str, float]
+    distances: Mapping[str, float]
+    cosines_before: Mapping[str, float]
+    manifest: Mapping[str, Any]
+
+    @classmethod
+    def read(cls, folder: Path) -> TrainResult:
+        """The result in a run folder. Raises InputError when the run is not finished."""
+        manifest = read_manifest(folder)
+        if not manifest.get("finished"):
+            raise InputError(f"{folder}: this run is not finished: distill train --resume {folder}")
+        after = manifest["after"].get("attention", {})
+        before = manifest.get("before", {}).get("attention", {})
+        return cls(
+            folder,
+            manifest["after"]["metrics"],
+            _named(after, "cos_"),
+            _named(after, "dist_"),
+            _named(before, "cos_"),
+            manifest,
+        )
+
+    @property
+    def best(self) -> Path:
+        return self.folder / "weights" / f"best{self._suffix}"
+
+    @property
+    def last(self) -> Path:
+        return self.folder / "weights" / f"last{self._suffix}"
+
+    @property
+    def _suffix(self) -> str:
+        """.pt, or .ckpt for a U-Net."""
+        return Path(self.manifest["after"]["checkpoint"]).suffix
+
+    @property
+    def table(self) -> Path:
+        """results.csv, a row per epoch."""
+        return self.folder / TABLE
+
+    @property
+    def score(self) -> float:
+        """The task's main figure, in [0, 1]: mAP50-95 for boxes, masks and key points, mIoU, top-1 accuracy, or Dice.
+
+        NaN where there is none: validation images of a U-Net without any foreground, in which none was found.
+        """
+        found = self.metrics[self.manifest["score"]]
+        return math.nan if found is None else float(found)
+
+    def __str__(self) -> str:
+        return summary(self)
 
 
 def summary(result: TrainResult) -> str:
@@ -151,3 +216,9 @@ def _files(result: TrainResult) -> str:
         page = maps / "report.html"
         lines.append(f"timeline      {page}" if page.is_file() else f"maps          {maps}")
     return "\n".join([*lines, f"everything    {result.folder}"])
+
+
+def _named(figures: Mapping[str, float], prefix: str) -> dict[str, float]:
+    """Of the pairs: the head's class scores have a distance too."""
+    own = f"{prefix}cls"
+    return {k.removeprefix(prefix): v for k, v in figures.items() if k.startswith(prefix) and not k.startswith(own)}

@@ -22,8 +22,7 @@ from ultralytics.utils.torch_utils import get_flops, unwrap_model
 import distill
 from distill import InputError, ProofFailed, TrainResult
 from distill.adapters.ultralytics.wrapper import DistillingModule
-from distill.jobs.training import command_line
-from distill.records import sha256
+from distill.records import command_line, sha256
 from distill.teacher import Teacher
 
 from .tiny import RTDETR, halved, hooks, micro, rows, same, weights

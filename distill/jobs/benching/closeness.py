@@ -16,11 +16,10 @@ from distill.errors import DistillError, InputError
 from distill.jobs.benching.plans import Plan
 from distill.jobs.benching.states import DONE, Run, number
 from distill.jobs.seeing.gathering import choose_pictures
-from distill.jobs.seeing.tables import csv_text
 from distill.loading import is_unet, ultralytics_adapter
 from distill.progress import progress
 from distill.records import sha256, write_whole
-from distill.text import one_line
+from distill.text import csv_text, one_line
 
 TABLE = "attention.csv"
 COLUMNS = ("arm", "seed", "pair", "cosine", "other_images", "images", "checkpoint")

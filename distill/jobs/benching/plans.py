@@ -15,9 +15,9 @@ import yaml
 from distill import __version__
 from distill.errors import InputError
 from distill.jobs.benching.recipes import FILES, NONE, Arm, absolute, read_arms, unheard
-from distill.jobs.training import command_line, resolved
+from distill.jobs.training import resolved
 from distill.loading import adapter_for, is_unet
-from distill.records import sha256, versions, write_whole
+from distill.records import command_line, sha256, versions, write_whole
 
 PLAN, ARMS, RUNS, LOGS = "bench.yaml", "arms", "runs", "logs"
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from distill.jobs.benching.results import Results
-from distill.jobs.seeing.tables import csv_text
 from distill.records import write_whole
+from distill.text import csv_text
 
 RUNS, SUMMARY = "runs.csv", "summary.csv"
 OF_A_RUN = (

@@ -14,8 +14,9 @@ from distill.jobs.benching.plans import Plan
 from distill.jobs.benching.processes import Ended
 from distill.jobs.benching.running import Command, Pool, train_command
 from distill.jobs.benching.states import DONE, Run, clock
-from distill.jobs.training import command_line, resolved
+from distill.jobs.training import resolved
 from distill.loading import is_unet, ultralytics_adapter
+from distill.records import command_line
 
 TRIAL = ".trial"
 BATCHES = 8  # of a trial's epoch: enough that a step's time settles

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,9 +14,11 @@ from distill.attention.layers import LayerInfo
 from distill.attention.pairs import find_layers
 from distill.attention.similarity import LEAST_IMAGES
 from distill.errors import InputError
-from distill.jobs.layers.findings import STUDENT, TEACHER, Analysis, Compared, Surveyed
+from distill.jobs.layers.files import save
+from distill.jobs.layers.findings import STUDENT, TEACHER, Compared, Findings, Surveyed
 from distill.jobs.layers.measures import measure_likeness, reach, read_images, survey
 from distill.jobs.layers.suggestions import candidates, suggest
+from distill.jobs.layers.tables import text
 from distill.jobs.seeing.gathering import choose_pictures
 from distill.loading import is_unet, ultralytics_adapter
 from distill.pictures.source import Given, Source
@@ -23,6 +27,21 @@ from distill.scenes import named_data
 from distill.text import as_text
 
 DEPTHS = ("top", "all")
+
+
+@dataclass(frozen=True)
+class Analysis(Findings):
+    """What `analyse` found. It prints as tables, and saves itself as files."""
+
+    def save(self, folder: str | Path) -> Path:
+        """Write the tables, layers.json, and of two networks the picture and suggestion.yaml, into a new folder.
+
+        Raises InputError where something lies there already; then, as when stopped, nothing is written.
+        """
+        return save(self, Path(folder))
+
+    def __str__(self) -> str:
+        return text(self)
 
 
 def analyse(

@@ -11,18 +11,17 @@ from typing import Any
 from torch import Tensor
 
 from distill.attention.layers import LayerInfo
-from distill.jobs.layers.findings import Analysis, Compared, Costed, Surveyed
+from distill.jobs.layers.findings import Compared, Costed, Findings, Surveyed
 from distill.jobs.layers.suggestions import Candidate
 from distill.jobs.layers.tables import short_name
-from distill.jobs.seeing.comparing import title_of
-from distill.jobs.seeing.tables import csv_text
 from distill.records import sha256, versions, whole_folder, write_whole
+from distill.text import csv_text, title_of
 
 LAYERS, JSON, PICTURE, SUGGESTION = "layers.csv", "layers.json", "matrices.png", "suggestion.yaml"
 DIGITS = 4
 
 
-def save(analysis: Analysis, folder: Path) -> Path:
+def save(analysis: Findings, folder: Path) -> Path:
     """Write everything into a new folder, and return it. Raises InputError where something lies there already."""
     with whole_folder(folder) as staging:
         rows = [{"network": n.key, **_layer(layer)} for n in analysis.networks for layer in n.layers]
@@ -39,12 +38,12 @@ def save(analysis: Analysis, folder: Path) -> Path:
     return folder
 
 
-def as_json(analysis: Analysis) -> str:
+def as_json(analysis: Findings) -> str:
     """The whole analysis as one JSON document; a number that does not exist is null."""
     return json.dumps(as_dict(analysis), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def as_dict(analysis: Analysis) -> dict[str, Any]:
+def as_dict(analysis: Findings) -> dict[str, Any]:
     """The whole analysis in plain types. Times are in milliseconds, matrices are teacher by student."""
     content: dict[str, Any] = {
         "imgsz": analysis.imgsz,
@@ -68,7 +67,7 @@ def as_dict(analysis: Analysis) -> dict[str, Any]:
     return content
 
 
-def suggestion_yaml(analysis: Analysis) -> str:
+def suggestion_yaml(analysis: Findings) -> str:
     """Settings for `distill train --config`: the pairs, with the reason for each in a comment."""
     found = analysis.compared
     if found is None or not found.suggested:
@@ -141,7 +140,7 @@ def _rounded(value: float | None) -> float | None:
     return None if value is None or not math.isfinite(value) else round(value, DIGITS)
 
 
-def _picture(analysis: Analysis, found: Compared) -> Any:
+def _picture(analysis: Findings, found: Compared) -> Any:
     from distill.view.matrix import Matrix, matrix_figure
 
     likeness = found.likeness

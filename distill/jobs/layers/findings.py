@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from distill.attention.layers import LayerInfo
 from distill.attention.similarity import Likeness
@@ -70,8 +69,8 @@ class Compared:
 
 
 @dataclass(frozen=True)
-class Analysis:
-    """What was found, for square images of `imgsz` pixels.
+class Findings:
+    """All of it, for square images of `imgsz` pixels.
 
     `compared` is None for a single network; `notes` say what a reader must know; `skipped` are the images that could
     not be read, and why; `sources` are the settings it rests on.
@@ -83,17 +82,3 @@ class Analysis:
     compared: Compared | None = None
     notes: tuple[str, ...] = ()
     skipped: tuple[tuple[str, str], ...] = ()
-
-    def save(self, folder: str | Path) -> Path:
-        """Write the tables, layers.json, and of two networks the picture and suggestion.yaml, into a new folder.
-
-        Raises InputError where something lies there already; then, as when stopped, nothing is written.
-        """
-        from distill.jobs.layers.files import save
-
-        return save(self, Path(folder))
-
-    def __str__(self) -> str:
-        from distill.jobs.layers.tables import text
-
-        return text(self)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from distill.attention.layers import LayerInfo
-from distill.jobs.layers.findings import Analysis, Compared, Costed, Surveyed
+from distill.jobs.layers.findings import Compared, Costed, Findings, Surveyed
 
 HEADS = ("layer", "type", "role", "grid", "stride", "channels", "parameters", "ms", "share", "up to here")
 
 
-def text(analysis: Analysis) -> str:
+def text(analysis: Findings) -> str:
     """Everything that the command prints of it."""
     parts = [_network(network, analysis.imgsz) for network in analysis.networks]
     if analysis.compared is not None:

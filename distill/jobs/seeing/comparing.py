@@ -13,14 +13,14 @@ from distill.jobs.seeing.comparison import Comparison
 from distill.jobs.seeing.figures import figures
 from distill.jobs.seeing.gathering import Looked, choose_pictures, gather, pair_rows, prepare
 from distill.jobs.seeing.intervals import LEAST_IMAGES
-from distill.jobs.seeing.manifest import heading, manifest_of, title_of
+from distill.jobs.seeing.manifest import heading, manifest_of
 from distill.jobs.seeing.unets import compare_unets
 from distill.loading import is_unet, ultralytics_adapter
 from distill.pictures.source import Given, Picture
 from distill.progress import progress
 from distill.ranges import BOXLESS
 from distill.scenes import named_data
-from distill.text import as_text, plain
+from distill.text import as_text, plain, title_of
 from distill.view.exhibit import BASELINE, STUDENT, TEACHER, Exhibit, Network
 
 DETECTORS_ONLY = ("imgsz", "teacher-imgsz", "every")

@@ -1,20 +1,12 @@
-"""What is put on record of a comparison, and what its networks are called."""
+"""What is put on record of a comparison, and how it is headed."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from distill.jobs.training import command_line
-from distill.records import sha256, versions
+from distill.records import command_line, sha256, versions
 from distill.view.exhibit import TEACHER, Exhibit, Network
-
-
-def title_of(file: str) -> str:
-    """What to call a network: its file's name, behind that of its run where the file is one of many called best.pt."""
-    path = Path(file).absolute()
-    return f"{path.parent.parent.name}/{path.name}" if path.parent.name == "weights" else path.name
 
 
 def heading(networks: Sequence[Network]) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from textwrap import fill
@@ -14,11 +12,10 @@ from distill.jobs.seeing.intervals import NEARER, nearer
 from distill.jobs.seeing.object_figures import OBJECT_COLUMNS
 from distill.jobs.seeing.worth import ALL, GATE_COLUMNS, NONE
 from distill.records import write_whole
-from distill.text import aligned
+from distill.text import aligned, csv_text
 from distill.view.exhibit import BASELINE, STUDENT, TEACHER, Interval, Numbers
 
 SUMMARY_COLUMNS = ("pair", "network", "figure", "mean", "low", "high", "n")
-FORMULA = tuple("=+-@＝＋－＠")  # what begins a formula; some spreadsheets take the wide ones too
 WIDTH = 100  # of the terminal's lines
 SHOWN = {  # the terminal's columns after the interval
     "shuffled_distance": "other images",
@@ -35,9 +32,7 @@ SHOWN = {  # the terminal's columns after the interval
 def write_tables(numbers: Numbers, folder: Path) -> None:
     """metrics.csv (a row per image, pair and network), objects.csv, summary.csv and, of gates, gates.csv in `folder`.
 
-    UTF-8; numbers with six significant digits; an empty cell for a figure that does not exist. Names of classes and
-    files are strangers' words: one that begins with = + - or @ gets an apostrophe in front, so that no spreadsheet
-    runs it as a formula, and control characters become spaces.
+    UTF-8; cells as `csv_text` writes them.
     """
     write_whole(folder / "metrics.csv", _csv(MAP_COLUMNS, numbers.maps))
     write_whole(folder / "objects.csv", _csv(OBJECT_COLUMNS, numbers.objects))
@@ -119,19 +114,3 @@ def _mean(found: Interval | None) -> str:
 
 def _csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
     return csv_text([columns, *([row.get(column) for column in columns] for row in rows)])
-
-
-def csv_text(rows: Iterable[Sequence[Any]]) -> str:
-    """Rows of cells as CSV; see `write_tables` for how cells are written."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([_cell(cell) for cell in row] for row in rows)
-    return text.getvalue()
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, float):
-        return f"{value:.6g}"
-    text = "".join(letter if letter.isprintable() else " " for letter in str(value))
-    return f"'{text}" if isinstance(value, str) and text.lstrip().startswith(FORMULA) else text

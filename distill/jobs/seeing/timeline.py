@@ -16,12 +16,12 @@ from distill.errors import InputError
 from distill.jobs.course import draw_course, of_unet
 from distill.jobs.seeing.figures import figures
 from distill.jobs.seeing.kept import Arrays, count, moments
-from distill.jobs.seeing.manifest import title_of
 from distill.jobs.seeing.unet_timeline import unet_exhibits, write_alpha_courses
 from distill.loading import ultralytics_adapter
 from distill.pictures.source import Picture, Source
 from distill.progress import progress
 from distill.records import HEATMAPS, MANIFEST, TABLE, read_manifest, read_settings
+from distill.text import title_of
 from distill.view.exhibit import STUDENT, TEACHER, Exhibit, Network, Row, Sample, Side
 
 REPORT, FILM, CURVES = "report.html", "timeline.gif", "curves.png"

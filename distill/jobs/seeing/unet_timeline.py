@@ -15,10 +15,10 @@ from distill.attention.geometry import Lattice
 from distill.errors import InputError
 from distill.jobs.seeing.figures import figures
 from distill.jobs.seeing.kept import DICE, Arrays, moments
-from distill.jobs.seeing.manifest import title_of
 from distill.jobs.seeing.samples import samples_of, whole_of
 from distill.loading import segment_adapter
 from distill.pictures.source import unused_name
+from distill.text import title_of
 from distill.view.exhibit import STUDENT, TEACHER, TRUTH, Exhibit, Network, Row, Side
 
 ALPHAS = "alphas.json"

@@ -17,14 +17,14 @@ from distill.jobs.seeing.figures import figures
 from distill.jobs.seeing.gathering import Paired
 from distill.jobs.seeing.intervals import LEAST_IMAGES
 from distill.jobs.seeing.levels import about, level_rows
-from distill.jobs.seeing.manifest import heading, manifest_of, title_of
+from distill.jobs.seeing.manifest import heading, manifest_of
 from distill.jobs.seeing.samples import samples_of, whole_of
 from distill.jobs.seeing.worth import gate_worth
 from distill.loading import segment_adapter
 from distill.pictures.source import Given, unused_name
 from distill.progress import progress
 from distill.scenes import named_data
-from distill.text import plain
+from distill.text import plain, title_of
 from distill.view.exhibit import STUDENT, TEACHER, TRUTH, Exhibit, Network, Row, Sample, Side
 
 USUAL = {2: 16, 3: 4}  # images shown, by their dimensions; a volume is three pictures

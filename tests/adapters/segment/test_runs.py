@@ -16,7 +16,7 @@ from distill.adapters.segment import runs
 from distill.adapters.segment.networks import read_checkpoint
 from distill.cli import main
 from distill.errors import InputError, Interrupted, ProofFailed, TrainingFailed
-from distill.jobs.training import TrainResult
+from distill.jobs.summary import TrainResult
 
 SMALL = {"batch": 4, "imgsz": 16, "workers": 0, "device": "cpu"}
 TINY = "unet: {{channels: [{0}, {1}, {2}], gated: {gated}}}"

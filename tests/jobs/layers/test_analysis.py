@@ -9,8 +9,7 @@ import pytest
 import torch
 
 from distill.errors import InputError
-from distill.jobs.layers.analysis import analyse
-from distill.jobs.layers.findings import Analysis
+from distill.jobs.layers.analysis import Analysis, analyse
 from distill.jobs.layers.measures import minibatches
 
 from ...adapters.conftest import checkpoint, scenes, student, teacher  # noqa: F401
