@@ -45,12 +45,31 @@ class Check:
 class Proof:
     """The checks, and the weight of each term: the one given, or the one measured.
 
-    `cosines` are those between each term's gradient and the task's, where both have one.
+    `balances` are how the terms stood beside the task on each batch.
     """
 
     checks: tuple[Check, ...]
     weights: dict[str, float]
-    cosines: dict[str, float] = field(default_factory=dict)
+    balances: dict[str, list[Balance]] = field(default_factory=dict)
+
+    @property
+    def cosines(self) -> dict[str, float]:
+        """The mean cosine between each term's gradient and the task's, where both have one."""
+        known = {
+            name: [one.cosine for one in found if math.isfinite(one.cosine)] for name, found in self.balances.items()
+        }
+        return {name: sum(found) / len(found) for name, found in known.items() if found}
+
+    def without(self, term: str) -> Proof:
+        """The proof of a run that leaves a term out; its checks are the caller's to drop."""
+        weights = {name: weight for name, weight in self.weights.items() if name != term}
+        return Proof(self.checks, weights, {name: of for name, of in self.balances.items() if name != term})
+
+    def louder(self, terms: Iterable[str], factor: float) -> Proof:
+        """The proof of a run in which these measured weights are so many times as large."""
+        weights = {**self.weights, **{name: factor * self.weights[name] for name in terms}}
+        checks = {_weight_title(name): _weight(name, weights[name], self.balances[name], True) for name in terms}
+        return Proof(tuple(checks.get(check.name, check) for check in self.checks), weights, self.balances)
 
     @property
     def failed(self) -> tuple[Check, ...]:
@@ -118,9 +137,7 @@ def prove(
         weight = fixed[name] if name in fixed else weight_for_share(wanted, tasks, owns)
         checks.append(_weight(name, weight, found_of, name not in fixed))
         distiller.weights[name] = weight
-    known = {name: [one.cosine for one in found if math.isfinite(one.cosine)] for name, found in balances.items()}
-    cosines = {name: sum(found) / len(found) for name, found in known.items() if found}
-    return Proof(tuple(checks), distiller.weights, cosines)
+    return Proof(tuple(checks), distiller.weights, balances)
 
 
 def _taps(step: Step) -> Check:
@@ -183,10 +200,14 @@ def _varied(check: Check, spread: float) -> Check:
     return Check(check.name, False, why)
 
 
+def _weight_title(term: str) -> str:
+    return "weight" if term == "attention" else f"weight of {term}"
+
+
 def _weight(term: str, weight: float, balances: Sequence[Balance], measured: bool) -> Check:
     task, own = [found.task for found in balances], [found.own for found in balances]
     cosines = [found.cosine for found in balances if math.isfinite(found.cosine)]
-    title = "weight" if term == "attention" else f"weight of {term}"
+    title = _weight_title(term)
     if weight == 0:
         return Check(title, False, f"it is zero: the {term} loss has no effect")
     if not 0 < weight < float("inf"):

@@ -9,7 +9,7 @@ from typing import Any
 from distill import ranges
 from distill.errors import InputError
 
-DEFAULT_SHARE = 0.2  # of the task's gradient; for outputs, more paid from inherited weights and cost from trained ones
+DEFAULT_SHARE = 0.2  # of the task's gradient
 
 NETWORKS, ATTENTION, FEATURES, OUTPUTS = "networks and data", "attention", "features", "the head's outputs"
 COURSE = "when and how strongly"
@@ -123,10 +123,11 @@ class Settings:
         metavar="W",
         within=ranges.POSITIVE,
     )
-    response_share: float = _option(
+    response_share: float | None = _option(
         OUTPUTS,
-        "gradient of each response loss at the head's inputs, as a share of the task's",
-        DEFAULT_SHARE,
+        "gradient of each response loss at the head's inputs, as a share of the task's; default: 0.2, or 1 where a "
+        "trial found that features help",
+        None,
         "S",
         within=ranges.POSITIVE,
     )
@@ -233,7 +234,7 @@ class Settings:
             self._refuse("shuffled", ": --gates shuffled does it already: twice would be the true teacher again")
         if self.floor != Settings.floor and self.schedule != "cosine":
             self._refuse("floor", ": without --schedule cosine it has no effect")
-        if self.response_share != Settings.response_share and (not self.response or self.response_weight is not None):
+        if self.response_share is not None and (not self.response or self.response_weight is not None):
             self._refuse("response_share", ": without --response, or beside --response-weight, it has no effect")
         if self.features_share != Settings.features_share and (not self.features or self.features_weight is not None):
             self._refuse("features_share", ": without --features, or beside --features-weight, it has no effect")

@@ -22,7 +22,7 @@ from distill.attention.taps import Taps
 from distill.config import settings_from
 from distill.errors import InputError, ProofFailed, SilentTapError
 from distill.proof import Check
-from distill.records import read_manifest
+from distill.records import read_manifest, read_settings
 from distill.trial import Trial
 
 from .tiny import micro, rows, same, weights
@@ -59,6 +59,21 @@ def test_features_that_help_are_taught(
     assert {"attention", "features", "classes", "boxes"} == set(manifest["weights"])
     assert "features: taught: with them the task's loss was 5.0 % lower after 8 steps" in caplog.text
     assert "1 of the task's gradient" in "\n".join(c for c in manifest["checks"] if "weight of features" in c)
+
+
+def test_the_outputs_of_a_teacher_whose_features_help_count_in_full(
+    train: Train, teacher: Path, trained: Path, verdict: Callable[[float], None]
+) -> None:
+    verdict(-0.05)
+    free = train(teacher=teacher, student=trained, name="free", **USUAL).manifest
+    asked = train(teacher=teacher, student=trained, name="asked", response_share=0.2, **USUAL).manifest
+    for name in ("classes", "boxes"):
+        assert free["weights"][name] == pytest.approx(5 * asked["weights"][name])
+        assert any(f"weight of {name}: {free['weights'][name]:.4g}, measured: 1 of" in line for line in free["checks"])
+    assert free["weights"]["attention"] == asked["weights"]["attention"]
+    assert free["weights"]["features"] == asked["weights"]["features"]
+    fixed = train(teacher=teacher, student=trained, name="fixed", response_weight=2, **USUAL).manifest
+    assert fixed["weights"]["classes"] == fixed["weights"]["boxes"] == 2
 
 
 def test_features_that_hold_it_up_are_left_out_without_a_trace(
@@ -174,6 +189,8 @@ def test_a_resumed_run_keeps_what_was_found(
     monkeypatch.setattr(trying, "sprint", lambda *_: pytest.fail("tried again"))
     results = {name: distill.resume(tmp_path / "runs" / name) for name in ("taught", "left")}
     assert len(columns(results["taught"])) == 3 and not columns(results["left"])
+    shares = {name: read_settings(result.folder)["response_share"] for name, result in results.items()}
+    assert shares == {"taught": 1, "left": None}
     assert read_manifest(results["left"].folder)["trial"]["taught"] is False
 
 
@@ -214,6 +231,7 @@ def test_a_run_that_died_before_its_first_checkpoint_is_planned_as_it_was(
         train(teacher=teacher, student=trained, name="cut", features_share=0.5, **USUAL)
     result = distill.resume(tmp_path / "runs" / "cut")
     assert len(columns(result)) == 3 and result.manifest["trial"]["taught"]
+    assert read_settings(result.folder)["response_share"] == 1
 
 
 def test_a_failed_proof_is_told_and_nothing_is_tried(

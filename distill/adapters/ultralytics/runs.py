@@ -142,7 +142,12 @@ def _again(folder: Path, device: str | None, trust: bool) -> Plan:
     settings = settings_from({key: value for key, value in known.items() if value is not None})
     settings = replace(settings, device=device or settings.device, trust=trust)
     prepared = plan(settings, saved["arguments"], saved["command"])
-    found = ("weights", "precision_used", "teacher_sha256", *(("trial", "feature_pairs") if saved.get("trial") else ()))
+    found = (
+        "weights",
+        "precision_used",
+        "teacher_sha256",
+        *(("trial", "feature_pairs", "response_share") if saved.get("trial") else ()),
+    )
     prepared.own.update({key: saved[key] for key in found if key in saved})
     return prepared
 

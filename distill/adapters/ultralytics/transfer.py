@@ -13,6 +13,7 @@ from distill.attention.pairs import Pair
 from distill.distiller import Distiller
 from distill.errors import InputError
 from distill.schedule import Schedule
+from distill.settings import DEFAULT_SHARE
 from distill.teacher import Teacher
 from distill.terms.attention import AttentionTerm
 from distill.terms.base import Term
@@ -98,4 +99,5 @@ def _given(own: dict[str, Any]) -> dict[str, float | None]:
 
 def shares_of(own: dict[str, Any]) -> dict[str, float]:
     """The share of the task's gradient that each term is to have."""
-    return {term: own.get(share, own["share"]) for term, (_, share) in SETTINGS.items()}
+    given = {term: own.get(share) for term, (_, share) in SETTINGS.items()}
+    return {term: DEFAULT_SHARE if share is None else share for term, share in given.items()}

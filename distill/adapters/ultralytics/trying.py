@@ -23,11 +23,16 @@ from distill.distiller import Distiller
 from distill.guard import REMEDY
 from distill.progress import progress
 from distill.proof import Check, Proof
+from distill.settings import DEFAULT_SHARE
+from distill.terms.boxes import BoxTerm
+from distill.terms.classes import ClassTerm
 from distill.terms.features import FeatureTerm
 from distill.trial import Trial
 
 NAME = FeatureTerm.name
 LONGER = 32  # steps, where nobody waits for a run to begin
+OUTPUTS = (ClassTerm.name, BoxTerm.name)
+TRUSTED = 1.0  # share of the outputs of a teacher whose features help
 
 
 def settle_features(trainer: Any, distiller: Distiller, proof: Proof) -> Proof:
@@ -52,10 +57,18 @@ def settle_features(trainer: Any, distiller: Distiller, proof: Proof) -> Proof:
     own["trial"] = found[0]
     said = Check(NAME, True, own["trial"]["said"])
     if own["trial"]["taught"]:
-        return replace(proof, checks=(*proof.checks, said))
+        return _louder_outputs(own, replace(proof, checks=(*proof.checks, said)))
     own["feature_pairs"] = []
-    checks = (*(check for check in proof.checks if check not in theirs), said)
-    return Proof(checks, _without(proof.weights), _without(proof.cosines))
+    return replace(proof.without(NAME), checks=(*(check for check in proof.checks if check not in theirs), said))
+
+
+def _louder_outputs(own: dict[str, Any], proof: Proof) -> Proof:
+    """A teacher whose features help is worth listening to: its outputs count more, unless a share was asked for."""
+    if own["response_share"] is not None or own["response_weight"] is not None:
+        return proof
+    own["response_share"] = TRUSTED
+    outputs = [name for name in proof.weights if name.startswith(OUTPUTS)]
+    return proof.louder(outputs, TRUSTED / DEFAULT_SHARE)
 
 
 def try_teaching(trainer: Any, distiller: Distiller) -> Check:
@@ -100,10 +113,6 @@ def _trial(
     losses = [sprint(trainer, model, numbers, steps, seed, ticks) for model in (alone, taught)]
     next(ticks, None)
     return Trial.of(*losses)
-
-
-def _without(values: Mapping[str, float]) -> dict[str, float]:
-    return {name: value for name, value in values.items() if name != NAME}
 
 
 def _gathered(value: Any) -> list[Any]:
