@@ -84,6 +84,11 @@ class Distiller:
         self.student_layers = tuple(dict.fromkeys(layer for term in terms for layer in (*term.layers()[0], *term.at)))
         self._taps: tuple[nn.Module, Taps] | None = None
 
+    @property
+    def titles(self) -> dict[str, str]:
+        """What each term is called, by name."""
+        return {term.name: term.title for term in self.terms}
+
     @contextmanager
     def watch(self, student: nn.Module, batch: Batch) -> Iterator[Step]:
         """Run the student's forward inside; its hooks exist only there. The step's losses are ready afterwards.

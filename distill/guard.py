@@ -11,18 +11,21 @@ from distill.weighting import Balance
 AGAINST = -0.05  # a mean cosine below it, with scatter left aside, is a teacher that works against the task
 ENOUGH = 8  # measurements before anything is said
 REMEDY = "try a smaller share, --schedule cosine, or another teacher: distill bench tells what pays"
-TITLES = {"attention": "attention", "classes": "class scores", "boxes": "boxes"}
 
 
 class Guard:
     """Follows the cosine between each term's gradient and the task's, at the layers where the term is weighed.
 
     `record` is where it keeps count, sum, sum of squares and the latest of the cosines of each term, in plain types, so
-    that they survive an interruption. `first` are those that were found before training, the latest until then.
+    that they survive an interruption. `first` are those that were found before training, the latest until then;
+    `titles` what the terms are called.
     """
 
-    def __init__(self, record: dict[str, Any], first: Mapping[str, float] | None = None) -> None:
+    def __init__(
+        self, record: dict[str, Any], first: Mapping[str, float] | None = None, titles: Mapping[str, str] | None = None
+    ) -> None:
         self.record = record
+        self.titles = dict(titles or {})
         for name, cosine in (first or {}).items():
             record.setdefault(name, [0, 0.0, 0.0, cosine])
         self._told: set[str] = set()
@@ -42,8 +45,8 @@ class Guard:
         new = [name for name in against(self.record) if name not in self._told]
         self._told.update(new)
         return [
-            f"{title(name)}: taught against the task; over {self.record[name][0]} measurements the cosine of both "
-            f"gradients is {mean_cosines(self.record)[name]:.2f}; {REMEDY}"
+            f"{self.titles.get(name, name)}: taught against the task; over {self.record[name][0]} measurements the "
+            f"cosine of both gradients is {mean_cosines(self.record)[name]:.2f}; {REMEDY}"
             for name in new
         ]
 
@@ -62,12 +65,6 @@ def opposed(cosines: Iterable[float]) -> bool:
     """The same question about a few batches before training: are all of them, and their mean, clearly below 0?"""
     found = [cosine for cosine in cosines if math.isfinite(cosine)]
     return bool(found) and max(found) < 0 and sum(found) / len(found) < AGAINST
-
-
-def title(name: str) -> str:
-    """A term in words."""
-    one = name.endswith("_one")
-    return TITLES.get(name.removesuffix("_one"), name) + (", one per object" if one else "")
 
 
 def _below(count: int, total: float, squares: float) -> bool:

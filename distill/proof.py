@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -20,8 +20,6 @@ FAINT = 0.02  # below this deviation it is worth a warning: the teacher's gate h
 FLAT = 1e-3  # standard deviation of a gate's target, values from 0 to 1, below which there is nothing to follow
 HUGE = 1e3  # a measured weight above it is worth a warning: losses here are of the size of 1
 IDENTICAL = 1e-4  # distance of unit maps that rounding alone makes, between two memory formats of one network
-RESPONSES = {"cls": "class scores", "box": "boxes"}  # losses that are of no pair of maps
-RESPONSES |= {f"{name}_one": f"{title}, one per object" for name, title in RESPONSES.items()}
 SAME = "the maps are identical"
 Pass = Callable[[nn.Module], tuple[Tensor, Step]]
 """Runs the student (train mode) on one batch inside `watch`; returns the task's loss per image and the step."""
@@ -68,7 +66,7 @@ class Proof:
     def louder(self, terms: Iterable[str], factor: float) -> Proof:
         """The proof of a run in which these measured weights are so many times as large."""
         weights = {**self.weights, **{name: factor * self.weights[name] for name in terms}}
-        checks = {_weight_title(name): _weight(name, weights[name], self.balances[name], True) for name in terms}
+        checks = {weight_check(name): _weight(name, weights[name], self.balances[name], True) for name in terms}
         return Proof(tuple(checks.get(check.name, check) for check in self.checks), weights, self.balances)
 
     @property
@@ -101,7 +99,8 @@ def prove(
     distiller.weights = dict.fromkeys((term.name for term in distiller.terms), 1.0)
 
     balances: dict[str, list[Balance]] = {term.name: [] for term in distiller.terms}
-    spreads: dict[str, float] = {}  # of each pair's target, the largest of all passes
+    titles = {column: title for term in distiller.terms for column, title in term.columns.items()}
+    spreads: dict[str, float] = {}  # of each loss's target, the largest of all passes
     paths: dict[str, Check] = {}  # from the first pass that has something to compare: the first images may be empty
     silent: set[str] = set()
     checks: list[Check] = []
@@ -114,17 +113,17 @@ def prove(
         if number == 0:
             checks.append(_taps(step))
         for name, reading in step.readings.items():
-            title = _title(name)
             if name not in paths or name in silent:
-                paths[name] = _path(name, reading, student, trainable)
+                paths[name] = _path(titles[name], reading, student, trainable)
                 silent = silent - {name} if reading.loss.ne(0) else silent | {name}
-            spread = reading.figures.get(f"spread_{name.removeprefix('at_')}")
-            if spread is not None:
-                spreads[title] = max(spreads.get(title, 0.0), spread.item())
+            if reading.spread is not None:
+                spreads[name] = max(spreads.get(name, 0.0), reading.spread.item())
         for term, found in balances_of(task, step, distiller.terms).items():
             balances[term].append(found)
         leak |= any(f.requires_grad for f in step.guide.values())
-    checks += [_varied(check, spreads.get(check.name, math.inf)) for check in _fitted_already(paths).values()]
+    forgiven = {column for term in distiller.terms if term.may_begin_equal for column in term.columns}
+    paths = _fitted_already(paths, forgiven)
+    checks += [_varied(check, spreads.get(name, math.inf)) for name, check in paths.items()]
     if teacher:
         broken = freeze_report(teacher.module, before) + (["its features carry gradients"] if leak else [])
         sound = "in eval, frozen, unmoved; no gradient enters"
@@ -144,14 +143,14 @@ def _taps(step: Step) -> Check:
     return Check("taps", True, f"{len(step.features)} student and {len(step.guide)} teacher layers fired")
 
 
-def _path(name: str, reading: Reading, student: nn.Module, trainable: set[int]) -> Check:
-    """Does this pair's loss reach parameters of the student that train?"""
-    pair, loss, title = name.removeprefix("at_"), reading.loss, _title(name)
+def _path(title: str, reading: Reading, student: nn.Module, trainable: set[int]) -> Check:
+    """Does this loss reach parameters of the student that train?"""
+    loss = reading.loss
     if not torch.isfinite(loss):
         return Check(title, False, f"its loss is {loss.item()}: a map is not finite")
     if not loss.requires_grad:
         return Check(title, False, "detached: its loss has no gradient into the student")
-    if f"dist_{pair}" in reading.figures and reading.figures[f"dist_{pair}"] < IDENTICAL:
+    if reading.apart is not None and reading.apart < IDENTICAL:
         return Check(title, False, f"{SAME} (loss {loss.item():.4g}): there is nothing to learn")
     parameters = [p for p in student.parameters() if p.requires_grad]
     grads = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
@@ -171,23 +170,16 @@ def _path(name: str, reading: Reading, student: nn.Module, trainable: set[int]) 
     return Check(title, True, detail)
 
 
-def _fitted_already(paths: Mapping[str, Check]) -> dict[str, Check]:
+def _fitted_already(paths: Mapping[str, Check], forgiven: Collection[str]) -> dict[str, Check]:
     """Outputs that are the teacher's from the start are no failure where maps differ: a fitted student's may be."""
-    apart = any(check.ok for name, check in paths.items() if name.removeprefix("at_") not in RESPONSES)
+    apart = any(check.ok for name, check in paths.items() if name not in forgiven)
 
-    def forgiven(check: Check) -> Check:
-        if check.ok or not check.detail.startswith(SAME) or check.name not in RESPONSES.values() or not apart:
+    def softened(name: str, check: Check) -> Check:
+        if check.ok or not check.detail.startswith(SAME) or name not in forgiven or not apart:
             return check
         return Check(check.name, True, check.detail.replace("there is nothing", "there is hardly anything"), True)
 
-    return {name: forgiven(check) for name, check in paths.items()}
-
-
-def _title(name: str) -> str:
-    if name.startswith("ft_"):
-        return f"features {name.removeprefix('ft_')}"
-    name = name.removeprefix("at_")
-    return RESPONSES.get(name, f"pair {name}")
+    return {name: softened(name, check) for name, check in paths.items()}
 
 
 def _varied(check: Check, spread: float) -> Check:
@@ -200,14 +192,15 @@ def _varied(check: Check, spread: float) -> Check:
     return Check(check.name, False, why)
 
 
-def _weight_title(term: str) -> str:
-    return "weight" if term == "attention" else f"weight of {term}"
+def weight_check(term: str) -> str:
+    """The name of the check of a term's weight."""
+    return f"weight of {term}"
 
 
 def _weight(term: str, weight: float, balances: Sequence[Balance], measured: bool) -> Check:
     task, own = [found.task for found in balances], [found.own for found in balances]
     cosines = [found.cosine for found in balances if math.isfinite(found.cosine)]
-    title = _weight_title(term)
+    title = weight_check(term)
     if weight == 0:
         return Check(title, False, f"it is zero: the {term} loss has no effect")
     if not 0 < weight < float("inf"):

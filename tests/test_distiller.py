@@ -11,7 +11,7 @@ from distill.distiller import Distiller
 from distill.errors import InputError, SilentTapError
 from distill.teacher import Teacher
 from distill.terms.attention import AttentionTerm
-from distill.terms.base import Batch, Reading
+from distill.terms.base import Batch, Reading, Term
 
 
 class Toy(nn.Module):
@@ -25,11 +25,12 @@ class Toy(nn.Module):
         return self.neck(self.stem(x).relu())
 
 
-class Brightness:
+class Brightness(Term):
     """A second term: the mean of the student's stem; keeps what it was called with."""
 
     name = "brightness"
     at = ("stem",)
+    columns = {"bright": "brightness"}  # noqa: RUF012
 
     def layers(self):
         return ("stem",), ("neck",)

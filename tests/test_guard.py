@@ -13,7 +13,7 @@ def found(**cosines):
 
 
 def test_a_term_against_the_task_is_told_once_and_one_beside_it_never():
-    guard = Guard({})
+    guard = Guard({}, titles={"classes": "class scores"})
     lines = [guard.note(found(attention=0.1, classes=-0.3)) for _ in range(2 * ENOUGH)]
     assert [n for n, line in enumerate(lines, 1) if line] == [ENOUGH]
     (line,) = lines[ENOUGH - 1]
@@ -49,7 +49,7 @@ def test_it_goes_on_where_it_was_cut_off():
     for _ in range(ENOUGH - 1):
         assert not Guard(record).note(found(boxes_one=-1.0))
     (line,) = Guard(record).note(found(boxes_one=-1.0))
-    assert line.startswith("boxes, one per object: taught against")
+    assert line.startswith("boxes_one: taught against")
 
 
 @pytest.mark.parametrize(

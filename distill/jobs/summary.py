@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from distill.errors import InputError
-from distill.guard import REMEDY, title
+from distill.guard import REMEDY
 from distill.jobs.course import CURVES
 from distill.records import HEATMAPS, TABLE, read_manifest
 from distill.text import aligned
@@ -200,10 +200,11 @@ def _weights(manifest: Mapping[str, Any]) -> str:
 
 
 def _directions(manifest: Mapping[str, Any]) -> str:
-    each = ", ".join(f"{title(name)} {cosine:.2f}" for name, cosine in manifest["directions"].items())
+    titles = manifest["titles"]
+    each = ", ".join(f"{titles[name]} {cosine:.2f}" for name, cosine in manifest["directions"].items())
     line = f"teaching and task, cosine of their gradients over the run: {each}"
     if against := manifest.get("against"):
-        names = " and ".join(map(title, against))
+        names = " and ".join(titles[name] for name in against)
         line += f"\nwarning: {names} worked against the task; {REMEDY}"
     return line
 

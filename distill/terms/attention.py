@@ -10,7 +10,7 @@ from torch import Tensor
 
 from distill.attention.maps import AttentionMap, compared, meet, unit
 from distill.attention.pairs import Pair
-from distill.terms.base import Batch, Reading, View
+from distill.terms.base import Batch, Reading, Term, View
 from distill.terms.focus import Focus
 
 ROUNDING = 1e-5  # of a map's largest value: what its deviation from the mean must exceed to be more than rounding
@@ -62,7 +62,7 @@ def _cosine_of_units(a: Tensor, b: Tensor) -> Tensor:
     return (a * b).sum(dim=1)
 
 
-class AttentionTerm:
+class AttentionTerm(Term):
     """The sum over pairs of a distance between unit attention maps, each pair a loss of its own.
 
     Maps of different size meet on the smaller grid, dimension by dimension. `p` is the power of the energy maps,
@@ -78,6 +78,8 @@ class AttentionTerm:
         self.form = form
         self.focus = focus
         self.at = tuple(pair.student for pair in self.pairs)
+        self.columns = {pair.column: f"pair {pair.name}" for pair in self.pairs}
+        self.logged = tuple(f"cos_{pair.name}" for pair in self.pairs)
         self._distance = FORMS[form]
 
     def layers(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -101,5 +103,6 @@ class AttentionTerm:
                     weights[key] = self.focus(pair, teacher, batch, both[0].size)
                 a, b = (compared(replace(m, values=m.values * weights[key])) for m in both)
             loss = pair.weight * self._distance(a, b).mean()
-            readings[pair.column] = Reading(loss, {f"cos_{pair.name}": cosine, f"dist_{pair.name}": distance})
+            figures = {f"cos_{pair.name}": cosine, f"dist_{pair.name}": distance}
+            readings[pair.column] = Reading(loss, figures, distance)
         return readings

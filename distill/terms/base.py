@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
 
 from torch import Tensor
 
@@ -42,22 +42,41 @@ class View:
 
 @dataclass(frozen=True)
 class Reading:
-    """A named loss, a scalar mean over the batch, and the figures (detached scalars) that go into the log with it."""
+    """A named loss, a scalar mean over the batch, and the figures (detached scalars) that go into the log with it.
+
+    `apart` is how far the two sides are from being the same, 0 where they are and there is nothing to learn; `spread`
+    the standard deviation of what is to be followed, 0 where it is everywhere alike. None where neither can be told.
+    """
 
     loss: Tensor
     figures: Mapping[str, Tensor]
+    apart: Tensor | None = None
+    spread: Tensor | None = None
 
 
-class Term(Protocol):
-    """A loss without trainable parameters: optimizer, DDP and resume are made before any term exists."""
+class Term(ABC):
+    """A loss without trainable parameters: optimizer, DDP and resume are made before any term exists.
+
+    `name` is the term's in the log and in the manifest, `title` what the user reads. `columns` are the log columns of
+    its losses (at most ten characters each), with what each of them compares, in words; `logged` the figures that
+    results.csv keeps. `at` are the student's layers where its gradient is measured against the task's.
+    `may_begin_equal` says that both sides may be the same before training, and no fault.
+    """
 
     name: str
-    at: tuple[str, ...]  # the student's layers where its gradient is measured against the task's
+    at: tuple[str, ...]
+    columns: Mapping[str, str]
+    logged: tuple[str, ...] = ()
+    may_begin_equal: bool = False
 
+    @property
+    def title(self) -> str:
+        return self.name
+
+    @abstractmethod
     def layers(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """The student's and the teacher's layers whose features it needs."""
-        ...
 
+    @abstractmethod
     def __call__(self, student: View, teacher: View, batch: Batch) -> dict[str, Reading]:
-        """Named losses: the keys become log columns, so they have at most ten characters."""
-        ...
+        """The losses of a batch, by column."""

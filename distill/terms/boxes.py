@@ -9,14 +9,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from distill.attention.pairs import Pair
-from distill.terms.base import Batch, Reading, View
-from distill.terms.dense import confidence, flat, levels, surest, weighted, weighted_loss
+from distill.terms.base import Batch, Reading, Term, View
+from distill.terms.dense import confidence, flat, in_words, levels, surest, weighted, weighted_loss
 
 COLUMN = "at_box"
 TEMPERATURE = 10.0  # of the distributions, as LD's authors have it
 
 
-class _OfBoxes:
+class _OfBoxes(Term):
     """What both terms share: the layers, and the cells that count.
 
     `pairs` name the layers that give the logits (B, 4 bins, H, W), `bins` student's and teacher's; `scores` are the
@@ -27,6 +27,7 @@ class _OfBoxes:
     """
 
     name = "boxes"
+    may_begin_equal = True
 
     def __init__(
         self,
@@ -41,9 +42,15 @@ class _OfBoxes:
         self.branch = branch
         self.pairs = tuple(pairs)
         self.at = tuple(at) or tuple(pair.student for pair in self.pairs)
+        self.columns = {COLUMN + branch: self.title}
+        self.logged = (f"iou_box{branch}",)
         self.scores = tuple(scores)
         self.bins = bins
         self.known = known
+
+    @property
+    def title(self) -> str:
+        return in_words("boxes", self.branch)
 
     def layers(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         return tuple(p.student for p in self.pairs), (*(p.teacher for p in self.pairs), *self.scores)

@@ -11,8 +11,8 @@ from torch import Tensor
 from distill.attention.maps import unit
 from distill.attention.pairs import Pair
 from distill.terms.attention import centred
-from distill.terms.base import Batch, Reading, View
-from distill.terms.dense import Shared, confidence, flat, levels, weighted, weighted_loss
+from distill.terms.base import Batch, Reading, Term, View
+from distill.terms.dense import Shared, confidence, flat, in_words, levels, weighted, weighted_loss
 
 COLUMN = "at_cls"
 Levels = Sequence[tuple[Tensor, Tensor]]
@@ -67,7 +67,7 @@ def pkd(both: Levels, _temperature: float) -> Tensor:
 FORMS: dict[str, Callable[[Levels, float], Tensor]] = {"bce": bce, "kl": kl, "cwd": cwd, "pkd": pkd}
 
 
-class ClassTerm:
+class ClassTerm(Term):
     """The class logits of a head's levels against the teacher's, as one loss.
 
     `pairs` name the layers that give the logits (B, K, H, W), level by level; `form` is one of `FORMS`, `temperature`
@@ -79,6 +79,7 @@ class ClassTerm:
     """
 
     name = "classes"
+    may_begin_equal = True  # a student that was fitted to its teacher
 
     def __init__(
         self,
@@ -93,10 +94,16 @@ class ClassTerm:
         self.branch = branch
         self.pairs = tuple(pairs)
         self.at = tuple(at) or tuple(pair.student for pair in self.pairs)
+        self.columns = {COLUMN + branch: self.title}
+        self.logged = (f"agree_cls{branch}",)
         self.form = form
         self.temperature = temperature
         self.shared = shared
         self._loss = FORMS[form]
+
+    @property
+    def title(self) -> str:
+        return in_words("class scores", self.branch)
 
     def layers(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         return tuple(pair.student for pair in self.pairs), tuple(pair.teacher for pair in self.pairs)
@@ -107,7 +114,8 @@ class ClassTerm:
             take = self.shared.take
             both = [(take(mine, self.shared.student), take(theirs, self.shared.teacher)) for mine, theirs in both]
         figures = {name + self.branch: figure for name, figure in _figures(both).items()}
-        return {COLUMN + self.branch: Reading(self._loss(both, self.temperature), figures)}
+        loss = self._loss(both, self.temperature)
+        return {COLUMN + self.branch: Reading(loss, figures, figures[f"dist_cls{self.branch}"])}
 
 
 @torch.no_grad()

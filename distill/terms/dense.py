@@ -96,3 +96,8 @@ def weighted_loss(values: Tensor, weights: Tensor) -> Tensor:
     So a batch in which a teacher sees next to nothing teaches next to nothing, as in Ultralytics' own losses.
     """
     return (values * weights).sum() / weights.sum().clamp(min=1)
+
+
+def in_words(output: str, branch: str) -> str:
+    """What an output is called: the branch of a head that answers once for each object is named."""
+    return f"{output}, one per object" if branch else output

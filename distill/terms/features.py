@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from distill.attention.pairs import Pair
-from distill.terms.base import Batch, Reading, View
+from distill.terms.base import Batch, Reading, Term, View
 
 RIDGE = 1e-3  # of each student channel's variance, at least: keeps the solution finite where channels are dependent
 CONSTANT = 1e-6  # spread of a channel, over the size of the largest, which rounding alone explains
@@ -19,7 +19,7 @@ ENOUGH = 2048  # positions of a batch, or 16 for each of the student's channels:
 AT_ONCE = 64  # of the teacher's channels, or half as many as the student has
 
 
-class FeatureTerm:
+class FeatureTerm(Term):
     """For each pair, the share of the teacher's variance that the best linear map of the student's features leaves.
 
     The channels of both at each position of the batch are centred, the teacher's scaled to variance 1; W is the least
@@ -35,6 +35,8 @@ class FeatureTerm:
     def __init__(self, pairs: Sequence[Pair]) -> None:
         self.pairs = tuple(pairs)
         self.at = tuple(pair.student for pair in self.pairs)
+        self.columns = {column(pair.name): f"features {pair.name}" for pair in self.pairs}
+        self.logged = tuple(f"r2_{pair.name}" for pair in self.pairs)
 
     def layers(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         return tuple(pair.student for pair in self.pairs), tuple(pair.teacher for pair in self.pairs)

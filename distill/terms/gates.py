@@ -23,14 +23,14 @@ from torch import Tensor
 from distill.attention.maps import AttentionMap
 from distill.attention.pairs import Pair
 from distill.errors import InputError
-from distill.terms.base import Batch, Reading, View
+from distill.terms.base import Batch, Reading, Term, View
 from distill.terms.focus import covered
 
 LEAST_VARIANCE = 0.01  # of the targets of a batch, in the denominator: they may all be almost empty
 LOW, HIGH = 0.01, 0.99  # quantiles of an energy map that become 0 and 1
 
 
-class GateTerm:
+class GateTerm(Term):
     """The distance of alpha from what guides it, as `normalised_error`, each gate a loss of its own.
 
     `pairs` name a student's gate (its module `alpha`) and what guides it; their `kind` is that of the guide: "gate" for
@@ -53,6 +53,8 @@ class GateTerm:
             raise ValueError(f"target must be one of {', '.join(TARGETS)}, not {target!r}")
         self.pairs = tuple(pairs)
         self.at = tuple(pair.student for pair in self.pairs)
+        self.columns = {pair.column: f"pair {pair.name}" for pair in self.pairs}
+        self.logged = tuple(f"{figure}_{pair.name}" for pair in self.pairs for figure in ("r", "std"))
         self.target = target
         self.p = p
 
@@ -67,7 +69,9 @@ class GateTerm:
             target = TARGETS[self.target](self, pair, teacher, batch, alpha.shape[1:])
             a, t = alpha.flatten(1), target.to(alpha).flatten(1)  # (B, prod s)
             loss = pair.weight * normalised_error(a, t)
-            readings[pair.column] = Reading(loss, _figures(pair.name, a.detach(), t))
+            figures = _figures(pair.name, a.detach(), t)
+            apart, spread = figures[f"dist_{pair.name}"], figures[f"spread_{pair.name}"]
+            readings[pair.column] = Reading(loss, figures, apart, spread)
         return readings
 
     def _teachers(self, pair: Pair, teacher: View, _batch: Batch, size: torch.Size) -> Tensor:

@@ -9,12 +9,12 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from distill.terms.base import Batch, Reading, View
+from distill.terms.base import Batch, Reading, Term, View
 
 COLUMN = "at_logits"
 
 
-class LogitsTerm:
+class LogitsTerm(Term):
     """T^2 KL(softmax(teacher / T) || softmax(student / T)), the mean over positions, in nats.
 
     `student` and `teacher` are the layers that give the logits, (B, K, *S) each, on one grid with the same K classes.
@@ -23,10 +23,12 @@ class LogitsTerm:
     """
 
     name = "logits"
+    logged = ("agree_logits",)
 
     def __init__(self, student: str, teacher: str, temperature: float = 2.0) -> None:
         self.student, self.teacher = student, teacher
         self.at: tuple[str, ...] = (student,)
+        self.columns = {COLUMN: "class scores"}
         self.temperature = temperature
 
     def layers(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -38,7 +40,7 @@ class LogitsTerm:
         with torch.no_grad():
             agree = (mine.argmax(1) == theirs.argmax(1)).float().mean()
             distance = divergence(mine, theirs, 1.0)
-        return {COLUMN: Reading(loss, {"agree_logits": agree, "dist_logits": distance})}
+        return {COLUMN: Reading(loss, {"agree_logits": agree, "dist_logits": distance}, distance)}
 
 
 def divergence(student: torch.Tensor, teacher: torch.Tensor, temperature: float) -> torch.Tensor:

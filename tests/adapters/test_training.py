@@ -357,3 +357,11 @@ def test_the_six_layers(train: Train, checkpoint: Callable[..., Path]) -> None:
     assert [(pair["student"], pair["teacher"]) for pair in result.manifest["pairs"]] == [(i, i) for i in layers]
     (row,) = rows(result.table)
     assert all(row[f"train/at_{layer.removeprefix('model.')}"] > 0 for layer in layers)
+
+
+@pytest.mark.parametrize(("batch", "nbs", "told"), [(4, 16, True), (4, 4, False), (4, 2, False)])
+def test_a_run_of_few_optimizer_steps_says_so(train: Train, caplog: Any, batch: int, nbs: int, told: bool) -> None:
+    train(batch=batch, nbs=nbs, epochs=2)
+    steps = round(2 * 8 / nbs)
+    assert (f"about {steps} optimizer steps in all, for batches of 4 are added up to nbs=16" in caplog.text) is told
+    assert ("nbs=4, a step for each batch" in caplog.text) is told

@@ -60,7 +60,14 @@ def test_a_good_pairing_passes(
     end = done.stdout[done.stdout.rindex("taps:") :]
     for check in (
         *("taps", "teacher", "pair P3", "pair P4", "pair P5", "class scores", "boxes"),
-        *("weight", "weight of classes", "weight of boxes", "features", "teacher on this data", "teaching"),
+        *(
+            "weight of attention",
+            "weight of classes",
+            "weight of boxes",
+            "features",
+            "teacher on this data",
+            "teaching",
+        ),
     ):
         assert f"{check}: " in end
     assert "FAIL" not in done.stdout and end.rstrip().endswith("all 14 checks passed")
@@ -82,7 +89,7 @@ def test_a_dead_tap(doctor: Callable[..., tuple[int, list[str]]], checkpoint: Ca
 
 
 def test_a_weight_of_zero(doctor: Callable[..., tuple[int, list[str]]]) -> None:
-    assert doctor("--weight", "0") == (1, ["FAIL  weight: it is zero: the attention loss has no effect"])
+    assert doctor("--weight", "0") == (1, ["FAIL  weight of attention: it is zero: the attention loss has no effect"])
 
 
 def test_a_wholly_frozen_path(doctor: Callable[..., tuple[int, list[str]]]) -> None:

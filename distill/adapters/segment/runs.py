@@ -41,7 +41,7 @@ from distill.adapters.segment.session import (
 from distill.config import settings_from, split
 from distill.errors import InputError, Interrupted
 from distill.modes import same_randomness
-from distill.proof import Check, Proof
+from distill.proof import Check, Proof, weight_check
 from distill.records import (
     SETTINGS,
     numbered_folder,
@@ -50,6 +50,7 @@ from distill.records import (
     sha256,
     write_manifest,
 )
+from distill.terms.attention import AttentionTerm
 
 DEFAULT_PROJECT = Path("runs/distill")
 CASES = "cases.csv"
@@ -157,7 +158,7 @@ def _fit(prepared: Plan, folder: Path, weights: Mapping[str, float]) -> None:
         if make_distiller(prepared, {}) is not None:
             proof = prove_run(prepared, student, loader, weights, device)
             say("\n".join(map(str, proof.checks)))
-            proof.raise_if_failed(forgive=("weight",) if settings.weight == 0 else ())
+            proof.raise_if_failed(forgive=(weight_check(AttentionTerm.name),) if settings.weight == 0 else ())
             if not last.exists():
                 found = measure_before(prepared, student, loader, validation, proof, device)
                 further = tuple(teacher_check(prepared, found))

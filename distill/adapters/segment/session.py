@@ -137,6 +137,7 @@ def record(prepared: Plan, folder: Path, proof: Proof | None, entries: Mapping[s
         "pairs": [asdict(pair) for pair in prepared.pairs],
         "gates": {"by": settings.gates, "pairs": [asdict(pair) for pair in prepared.gates]},
         "weights": weights,
+        "titles": distiller.titles if (distiller := make_distiller(prepared, {})) else {},
         "checks": [str(check) for check in proof.checks] if proof else [],
         "finished": False,
     }

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from distill.adapters.ultralytics.supervision import supervised
-from distill.adapters.ultralytics.wrapper import DistillingModule
-
-OURS = ("at_", "ft_")  # what the names of our losses begin with
-LOGGED = ("cos_", "r2_", "r_", "std_", "agree_", "iou_")  # of the terms' figures
+from distill.adapters.ultralytics.wrapper import TOTAL, DistillingModule
+from distill.terms.base import Term
 
 
-def without_ours(items: Any, prefix: str, own: dict[str, Any]) -> Any:
+def without_ours(items: Any, prefix: str, terms: Sequence[Term]) -> Any:
     """Labelled losses, names or a mapping from them, less ours: in validation they would stand as zeros."""
-    if not supervised(own):
+    if not terms:
         return items
-    ours = tuple(f"{prefix}/{kind}" for kind in OURS)
+    ours = {f"{prefix}/{column}" for column in (TOTAL, *(column for term in terms for column in term.columns))}
     if isinstance(items, Mapping):
-        return {name: value for name, value in items.items() if not name.startswith(ours)}
-    return [name for name in items if not name.startswith(ours)]
+        return {name: value for name, value in items.items() if name not in ours}
+    return [name for name in items if name not in ours]
 
 
 def figures(wrapped: DistillingModule) -> dict[str, float]:
@@ -28,7 +25,8 @@ def figures(wrapped: DistillingModule) -> dict[str, float]:
 
     `with_attention` and so on are the cosines of the terms' gradients and the task's when they were last measured.
     """
-    means = {f"train/{name}": value for name, value in wrapped.means().items() if name.startswith(LOGGED)}
+    logged = {figure for term in wrapped.distiller.terms for figure in term.logged}
+    means = {f"train/{name}": value for name, value in wrapped.means().items() if name in logged}
     weights = {f"train/weight_{name}": value for name, value in wrapped.distiller.weights.items()}
     latest = wrapped.guard.latest if wrapped.guard is not None else {}
     names = wrapped.distiller.weights if wrapped.guard is not None else ()

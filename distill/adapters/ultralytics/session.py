@@ -22,7 +22,14 @@ from distill.adapters.ultralytics.inputs import Checkpoint, read_checkpoint
 from distill.adapters.ultralytics.probing import Probe
 from distill.adapters.ultralytics.starting import DRAWN
 from distill.adapters.ultralytics.supervision import check_shuffled, supervised, taught
-from distill.adapters.ultralytics.transfer import distiller_of, fixed_weights, schedule_of, shares_of, terms_of
+from distill.adapters.ultralytics.transfer import (
+    distiller_of,
+    fixed_weights,
+    schedule_of,
+    shares_of,
+    terms_of,
+    zero_weights,
+)
 from distill.adapters.ultralytics.trying import settle_features
 from distill.adapters.ultralytics.wrapper import DistillingModule, over_ranks
 from distill.distiller import Distiller
@@ -83,7 +90,7 @@ class Session:
         )
         own["weights"] = distiller.weights = over_ranks(dict(proof.weights))
         _say("\n".join(map(str, proof.checks)))
-        proof.raise_if_failed(forgive=("weight",) if own["weight"] == 0 else ())
+        proof.raise_if_failed(zero_weights(own))
         if fresh:
             found = _before(trainer, distiller, checkpoint, batches[0])
             own["first_fitness"] = round(found["student"]["metrics"].get(FITNESS, 0.0), DIGITS)
@@ -260,6 +267,7 @@ def _record(trainer: Any, own: dict[str, Any], entries: dict[str, Any]) -> None:
         "outputs": own.get("outputs") or {},
         "gates": {"by": own.get("gates", "none"), "pairs": own.get("gate_pairs", [])},
         "weights": own["weights"],
+        "titles": {term.name: term.title for term in terms_of(own)},
         "finished": False,
     }
     write_manifest(trainer.save_dir, {**manifest, **entries})

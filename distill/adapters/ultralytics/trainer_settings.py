@@ -21,6 +21,7 @@ REFUSED = {
 }
 OPTIMIZERS = ("Adam", "Adamax", "AdamW", "NAdam", "RAdam", "RMSprop", "SGD", "MuSGD", "auto")  # of build_optimizer
 BEYOND_DEFAULTS = ("augmentations", "save_dir")  # keys that get_cfg takes although no default names them
+FEW = 500  # optimizer steps of a run in which every one of them counts
 VERBATIM = ("name", "project")  # of parse_key_value_pair: a run may be called 7
 
 
@@ -51,6 +52,18 @@ def check_ultralytics_settings(overrides: Mapping[str, Any]) -> dict[str, Any]:
         if key in values:
             check(checked[key])
     return {key: checked[key] for key in values}
+
+
+def few_steps(trainer: Any) -> str:
+    """What there is to say of a run that makes few optimizer steps because batches are added up; "" for others."""
+    batch, accumulate = trainer.batch_size, trainer.accumulate
+    steps = round(trainer.epochs * len(trainer.train_loader) / accumulate)
+    if accumulate == 1 or steps >= FEW:
+        return ""
+    return (
+        f"about {steps} optimizer steps in all, for batches of {batch} are added up to nbs={trainer.args.nbs}: on so "
+        f"short a run nbs={batch}, a step for each batch, may train much further in the same time"
+    )
 
 
 def _parse(key: str, value: Any) -> Any:

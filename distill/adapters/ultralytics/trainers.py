@@ -23,7 +23,8 @@ from distill.adapters.ultralytics.staging import keep_first, staged
 from distill.adapters.ultralytics.starting import FITTED, INHERITED, MEASURED
 from distill.adapters.ultralytics.students import adopted
 from distill.adapters.ultralytics.supervision import taught
-from distill.adapters.ultralytics.transfer import follower_of
+from distill.adapters.ultralytics.trainer_settings import few_steps
+from distill.adapters.ultralytics.transfer import follower_of, terms_of
 from distill.adapters.ultralytics.wrapper import DistillingModule, WithTeacher
 from distill.guard import Guard
 from distill.modes import same_randomness
@@ -120,6 +121,8 @@ class DistillationMixin(Base):
             first = self.own.get("first_fitness", 0.0)
             if first > 0 and not self.resume:
                 keep_first(self, first)
+        if not self.resume and RANK in {-1, 0} and (hint := few_steps(self)):
+            LOGGER.info(hint)
         self._attach()
         self.model = in_precision(self.model, self.own)
         if self.complete:
@@ -133,7 +136,7 @@ class DistillationMixin(Base):
         inner = self.model.module if parallel else self.model
         follower = follower_of(self.own, distiller)
         first = self.session.proof.cosines if self.session and self.session.proof else {}
-        guard = Guard(self.own.setdefault("directions", {}), first)
+        guard = Guard(self.own.setdefault("directions", {}), first, distiller.titles)
         readable = not self.args.compile  # gradients at layers cannot be read through a compiled graph
         wrapped = DistillingModule(
             inner, distiller, self.per_image, follower if readable else None, guard if readable else None
@@ -211,7 +214,7 @@ class DistillationMixin(Base):
     def label_loss_items(self, loss_items: Any = None, prefix: str = "train") -> Any:
         """Our losses exist in training only; validation would list them as zeros."""
         items = super().label_loss_items(loss_items, prefix)
-        return items if prefix == "train" else without_ours(items, prefix, self.own)
+        return items if prefix == "train" else without_ours(items, prefix, terms_of(self.own))
 
     def save_metrics(self, metrics: dict[str, float]) -> None:
         """Adds our figures to results.csv, closes the digest of what the epoch showed, and keeps maps where asked."""

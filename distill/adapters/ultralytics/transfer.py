@@ -12,6 +12,7 @@ from distill.adapters.ultralytics.responses import ONE, focus_of, response_terms
 from distill.attention.pairs import Pair
 from distill.distiller import Distiller
 from distill.errors import InputError
+from distill.proof import weight_check
 from distill.schedule import Schedule
 from distill.settings import DEFAULT_SHARE
 from distill.teacher import Teacher
@@ -91,6 +92,11 @@ def follower_of(own: dict[str, Any], distiller: Distiller) -> Follower | None:
 def fixed_weights(own: dict[str, Any]) -> dict[str, float]:
     """The weights that are given, or were measured when the run began; the others are measured."""
     return {name: weight for name, weight in _given(own).items() if weight is not None} | own["weights"]
+
+
+def zero_weights(own: dict[str, Any]) -> list[str]:
+    """The checks that fail because a weight of 0 was asked for, as a control."""
+    return [weight_check(name) for name, weight in _given(own).items() if weight == 0]
 
 
 def _given(own: dict[str, Any]) -> dict[str, float | None]:

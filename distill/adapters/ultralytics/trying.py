@@ -18,6 +18,7 @@ from ultralytics.utils import RANK
 
 from distill.adapters.ultralytics.rehearsal import student_copy
 from distill.adapters.ultralytics.sprints import sprint, steps_of
+from distill.adapters.ultralytics.transfer import zero_weights
 from distill.adapters.ultralytics.wrapper import DistillingModule, over_ranks
 from distill.distiller import Distiller
 from distill.guard import REMEDY
@@ -43,7 +44,8 @@ def settle_features(trainer: Any, distiller: Distiller, proof: Proof) -> Proof:
     """
     own = trainer.own
     theirs = [check for check in proof.checks if NAME in check.name.split()]
-    others = [check for check in proof.checks if not check.ok and check not in theirs and check.name != "weight"]
+    forgiven = zero_weights(own)
+    others = [check for check in proof.failed if check not in theirs and check.name not in forgiven]
     if any(_gathered(bool(others))):
         return proof
     broken = [check.detail for checks in _gathered(theirs) for check in checks if not check.ok]
