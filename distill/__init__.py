@@ -28,6 +28,7 @@ _HOME = {
     "LayerInfo": "distill.attention.layers",
     "LogitsTerm": "distill.terms.logits",
     "Pair": "distill.attention.pairs",
+    "PairedTerm": "distill.terms.paired",
     "ProofFailed": "distill.errors",
     "SilentTapError": "distill.errors",
     "Taps": "distill.attention.taps",

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 from distill import __version__
 from distill.commands import benching, checking, demo, epochs, info, layers, masks, seeing, training
+from distill.commands.options import add_terms, named_terms
 from distill.errors import DistillError, InputError
 from distill.settings import Settings
 from distill.text import nearest
@@ -48,7 +49,7 @@ class Parser(argparse.ArgumentParser):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns its exit code: 0 done, 1 a check failed, 2 bad input, 130 interrupted."""
     try:
-        top = parser()
+        top = parser(sys.argv[1:] if argv is None else argv)
         arguments = top.parse_args(argv)
         if not hasattr(arguments, "run"):
             top.print_help(sys.stderr)
@@ -63,8 +64,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
-def parser() -> argparse.ArgumentParser:
-    """The whole command line."""
+def parser(words: Sequence[str] = ()) -> argparse.ArgumentParser:
+    """The whole command line, with the options of the terms that its `words` name."""
     top = Parser(
         prog="distill", description="Teach a small detector where a large one looks, and see what was learned."
     )
@@ -72,4 +73,6 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(title="commands", metavar="COMMAND")
     for command in COMMANDS:
         command.add_to(commands)
+    for name in ("train", "doctor"):
+        add_terms(commands.choices[name], named_terms(words))
     return top

@@ -104,12 +104,17 @@ def _typed(key: str, value: Any) -> Any:
     unset = isinstance(value, str) and value.lower() == "none"  # but --layers none and --init none are answers
     if value is None or (unset and (wanted is not str or key == "teacher") and key not in ANSWERS):
         return getattr(Settings(), key)
+    found = converted(key, value, wanted)
+    return () if key in EMPTY and [item.lower() for item in found] == ["none"] else found
+
+
+def converted(key: str, value: Any, wanted: type) -> Any:
+    """A loosely typed value as a `str`, `float`, `int`, `bool` or `tuple` of strings. Raises InputError."""
     try:
         if wanted is tuple:
             items = value.split(",") if isinstance(value, str) else value
             items = items if isinstance(items, (list, tuple)) else [items]
-            given = tuple(str(item).strip() for item in items if str(item).strip())
-            return () if key in EMPTY and [item.lower() for item in given] == ["none"] else given
+            return tuple(str(item).strip() for item in items if str(item).strip())
         if wanted is bool:
             return _boolean(key, value)
         if wanted is str:
@@ -123,8 +128,16 @@ def _typed(key: str, value: Any) -> Any:
 
 def _kind(key: str) -> type:
     """The plain type of a setting: `float` of `float | None`, `tuple` of `tuple[str, ...]`."""
-    declared = next(str(setting.type) for setting in fields(Settings) if setting.name == key)
-    return KINDS[declared.partition(" ")[0].partition("[")[0]]
+    return kind_of(next(str(setting.type) for setting in fields(Settings) if setting.name == key))
+
+
+def kind_of(declared: Any, what: str = "") -> type:
+    """The plain type of an annotation, text or not. Raises InputError, which begins with `what`, for another."""
+    text = declared if isinstance(declared, str) else getattr(declared, "__name__", str(declared))
+    plain = text.removesuffix(" | None").partition("[")[0]
+    if plain not in KINDS:
+        raise InputError(f"{what}: a setting is a str, int, float, bool or tuple[str, ...], not {text}")
+    return KINDS[plain]
 
 
 def _boolean(key: str, value: Any) -> bool:

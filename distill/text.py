@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from difflib import get_close_matches
 from os import PathLike, fspath
 from pathlib import Path
@@ -16,10 +18,13 @@ FORMULA = tuple("=+-@＝＋－＠")  # what begins a formula; some spreadsheets 
 SIMILAR = 0.4  # difflib's own 0.6 misses a short name with one letter wrong: 'P9' for 'P3' is 0.5
 
 
-def nearest(word: str, choices: Iterable[str], n: int = 3) -> str:
-    """What to put behind "not found": `; nearest: 'a', 'b'`, at most `n`, best first; empty when nothing is similar."""
-    known = {str(choice).lower(): str(choice) for choice in choices}
-    matches = get_close_matches(str(word).lower(), known, n=max(n, 1), cutoff=SIMILAR)
+def nearest(word: str, choices: Iterable[str], n: int = 3, ending: str = "") -> str:
+    """What to put behind "not found": `; nearest: 'a', 'b'`, at most `n`, best first; empty when nothing is similar.
+
+    An `ending` that all have alike is no similarity.
+    """
+    known = {str(choice).lower().removesuffix(ending): str(choice) for choice in choices}
+    matches = get_close_matches(str(word).lower().removesuffix(ending), known, n=max(n, 1), cutoff=SIMILAR)
     return f"; nearest: {', '.join(repr(known[match]) for match in matches)}" if matches else ""
 
 
@@ -80,3 +85,19 @@ def title_of(file: str) -> str:
     """What to call a network: its file's name, behind that of its run where the file is one of many called best.pt."""
     path = Path(file).absolute()
     return f"{path.parent.parent.name}/{path.name}" if path.parent.name == "weights" else path.name
+
+
+def figure(value: float | None, form: str = ".4f") -> str:
+    """A figure of a table; "not known" for one that does not exist."""
+    return "not known" if value is None or math.isnan(value) else format(value, form)
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table in words: a row of heads, rows of cells, and what they are."""
+
+    rows: Sequence[Sequence[str]]
+    note: str = ""
+
+    def __str__(self) -> str:
+        return aligned(self.rows) + (f"\n({self.note})" if self.note else "")

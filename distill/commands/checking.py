@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from distill.commands.options import PASSED_ON, add_settings, given
+from distill.commands.options import PASSED_ON, add_settings, given, terms_of
 
 
 def add_to(commands: Any) -> None:
@@ -24,7 +24,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Print each check; 1 when one failed."""
     from distill.jobs.checks import doctor
 
-    checks = doctor(arguments.config, **given(arguments))
+    checks = doctor(arguments.config, terms_of(arguments), **given(arguments))
     print("\n".join(map(str, checks)))
     failed, warned = sum(not check.ok for check in checks), sum(check.warning for check in checks)
     verdict = f"{failed} of {len(checks)} checks failed" if failed else f"all {len(checks)} checks passed"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from distill.commands.options import PASSED_ON, add_settings, given
+from distill.commands.options import PASSED_ON, add_settings, given, given_to_terms, terms_of
 from distill.errors import InputError
 
 EPILOG = f"""{PASSED_ON}
@@ -34,18 +34,19 @@ def run(arguments: argparse.Namespace) -> int:
     """Train, then print what it brought."""
     values = given(arguments)
     if arguments.resume is not None:
-        settled = sorted(set(values) - {"device", "trust"} | ({"config"} if arguments.config else set()))
+        more = {*given_to_terms(arguments), *(("config",) if arguments.config else ())}
+        settled = sorted(set(values) - {"device", "trust"} | more)
         if settled:
             raise InputError(f"--resume keeps the run's own settings: leave out {', '.join(settled)}")
 
     from distill.jobs.training import resolved, resume, train
 
     if arguments.resume is not None:
-        result = resume(arguments.resume, values.get("device"), bool(values.get("trust")))
+        result = resume(arguments.resume, values.get("device"), bool(values.get("trust")), terms_of(arguments))
     else:
         settings, _ = resolved(arguments.config, values)
         if settings.teacher and settings.weight == 0:
             raise InputError("--weight 0 would distil nothing of attention: take --layers none, or no --teacher")
-        result = train(arguments.config, **values)
+        result = train(arguments.config, terms_of(arguments), **values)
     print(f"\n{result}")
     return 0

@@ -12,20 +12,17 @@ from distill.errors import InputError
 from distill.guard import REMEDY
 from distill.jobs.course import CURVES
 from distill.records import HEATMAPS, TABLE, read_manifest
-from distill.text import aligned
+from distill.text import Table, aligned
 
 Row = Sequence[str]
-OUTPUTS = (
-    ("agree_cls", "class scores", "share of cells with the same best class"),
-    ("iou_box", "boxes", "mean IoU"),
-    ("agree_cls_one", "class scores, one per object", "share of cells with the same best class"),
-    ("iou_box_one", "boxes, one per object", "mean IoU"),
-)
 FIRST = (
     "\nbest.pt holds the first weights: after no epoch did the student do better on the validation images.\n"
     "A lower learning rate or more images may improve on them; otherwise use them as they are."
 )
-FLAT = 1e-4  # standard deviation of alpha below which its correlation with anything is that of rounding
+WORSE = (
+    "\nwarning: the student does worse than before training. Try a lower learning rate (optimizer=AdamW lr0=0.0005),\n"
+    "more images, or fewer epochs; the weights that it began with are those before training."
+)
 GATED = (
     "The student's neck is gated: its checkpoints need the package attention-distill to load. Where it is missing,\n"
     "Ultralytics tries to install a package called 'distill', which is someone else's. Export it to use it anywhere:\n"
@@ -101,14 +98,7 @@ def summary(result: TrainResult) -> str:
     """Teacher, student before and after, side by side; then each pair and gate; then where the files are."""
     manifest = result.manifest
     parts = [_networks(result)]
-    if manifest["pairs"]:
-        parts.append(_pairs(result))
-    if manifest.get("features"):
-        parts.append(_features(result))
-    if manifest.get("outputs"):
-        parts.append(_outputs(result))
-    if manifest.get("gates", {}).get("pairs"):
-        parts.append(_gates(result))
+    parts += [str(Table(**table)) for table in manifest["after"].get("tables", ())]
     if "step_ratio" in manifest.get("before", {}):
         parts.append(_weights(manifest))
     if manifest.get("directions"):
@@ -129,10 +119,18 @@ def _networks(result: TrainResult) -> str:
     rows: list[Row] = [("", key.removeprefix("metrics/"), "parameters", "GFLOPs", "CPU ms")]
     if "profile" in before.get("teacher", {}):
         rows.append(("teacher", *_figures(before["teacher"].get("metrics", {}).get(key), before["teacher"]["profile"])))
+    first, last = before["student"]["metrics"].get(key) if before else None, result.metrics[key]
     if before:
-        rows.append(("student before", *_figures(before["student"]["metrics"].get(key), trained)))
-    rows.append(("student after", *_figures(result.metrics[key], trained)))
-    return aligned(rows) + (FIRST if manifest["after"].get("first_is_best") else "")
+        rows.append(("student before", *_figures(first, trained)))
+    rows.append(("student after" if before else "student", *_figures(last, trained)))
+    return aligned(rows) + _verdict(manifest, first, last)
+
+
+def _verdict(manifest: Mapping[str, Any], first: float | None, last: float | None) -> str:
+    """What there is to say of a student that training made no better."""
+    if manifest["after"].get("first_is_best"):
+        return FIRST
+    return WORSE if first is not None and last is not None and last < first else ""
 
 
 def _figures(score: float | None, profile: Mapping[str, Any]) -> Row:
@@ -142,52 +140,6 @@ def _figures(score: float | None, profile: Mapping[str, Any]) -> Row:
         f"{profile['gflops']:.2f}",
         f"{profile['cpu_ms']:.1f}",
     )
-
-
-def _pairs(result: TrainResult) -> str:
-    rows: list[Row] = [("pair", "student", "teacher", "cosine before", "after", "distance after")]
-    for pair in result.manifest["pairs"]:
-        name = pair["name"]
-        cosines = f"{result.cosines_before[name]:.4f}", f"{result.cosines[name]:.4f}"
-        rows.append((f"at_{name}", pair["student"], pair["teacher"], *cosines, f"{result.distances[name]:.4f}"))
-    return aligned(rows) + "\n(attention on validation images, network against network)"
-
-
-def _features(result: TrainResult) -> str:
-    before, after = (result.manifest[when]["attention"] for when in ("before", "after"))
-    rows: list[Row] = [("features", "student", "teacher", "told before", "after")]
-    for pair in result.manifest["features"]:
-        figure = f"r2_{pair['name']}"
-        told = ["not known" if found[figure] is None else f"{100 * found[figure]:.1f} %" for found in (before, after)]
-        rows.append((f"ft_{pair['name']}", pair["student"], pair["teacher"], *told))
-    what = "how much of the teacher's variance a linear map of the student's features tells (R2)"
-    return f"{aligned(rows)}\n(on validation images: {what})"
-
-
-def _gates(result: TrainResult) -> str:
-    manifest = result.manifest
-    before, after = (manifest[when]["attention"] for when in ("before", "after"))
-    rows: list[Row] = [("gate", "student", "guide", "correlation before", "after", "deviation before", "after")]
-    for pair in manifest["gates"]["pairs"]:
-        spread = [found[f"std_{pair['name']}"] for found in (before, after)]
-        alike = [found[f"r_{pair['name']}"] for found in (before, after)]
-        cells = [f"{r:.4f}" if std > FLAT else "flat" for r, std in zip(alike, spread, strict=True)]
-        guide = pair["teacher"] or "labels"
-        rows.append((f"at_{pair['name']}", pair["student"], guide, *cells, *(f"{s:.4f}" for s in spread)))
-    by = manifest["gates"]["by"]
-    shuffled = "; in training they followed the guide on another image" if by == "shuffled" else ""
-    return (
-        f"{aligned(rows)}\n(alpha on validation images: correlation with its guide, and standard deviation{shuffled})"
-    )
-
-
-def _outputs(result: TrainResult) -> str:
-    before, after = (result.manifest[when]["attention"] for when in ("before", "after"))
-    rows: list[Row] = [("output", "what", "before", "after")]
-    for key, name, what in OUTPUTS:
-        if key in after:
-            rows.append((name, what, f"{before[key]:.4f}", f"{after[key]:.4f}"))
-    return aligned(rows) + "\n(on validation images, at the cells where the teacher is confident)"
 
 
 def _weights(manifest: Mapping[str, Any]) -> str:
@@ -200,11 +152,11 @@ def _weights(manifest: Mapping[str, Any]) -> str:
 
 
 def _directions(manifest: Mapping[str, Any]) -> str:
-    titles = manifest["titles"]
-    each = ", ".join(f"{titles[name]} {cosine:.2f}" for name, cosine in manifest["directions"].items())
+    titles = {**dict.fromkeys(manifest["directions"]), **manifest.get("titles", {})}
+    each = ", ".join(f"{titles[name] or name} {cosine:.2f}" for name, cosine in manifest["directions"].items())
     line = f"teaching and task, cosine of their gradients over the run: {each}"
     if against := manifest.get("against"):
-        names = " and ".join(titles[name] for name in against)
+        names = " and ".join(titles[name] or name for name in against)
         line += f"\nwarning: {names} worked against the task; {REMEDY}"
     return line
 

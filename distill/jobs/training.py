@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,27 +16,37 @@ from distill.loading import adapter_for, is_unet, segment_adapter, ultralytics_a
 from distill.records import HEATMAPS, SETTINGS, command_line, read_settings
 from distill.scenes import named_data
 from distill.settings import Settings
+from distill.terms.method import Method
+from distill.terms.registry import with_own
 from distill.text import one_line
 
 
-def train(config: str | None = None, **values: Any) -> TrainResult:
+def train(config: str | None = None, terms: Sequence[Method] = (), **values: Any) -> TrainResult:
     """Train `student` on `data`, guided by `teacher` when one is given; ours and the trainer's arguments as keywords.
 
     >>> distill.train(teacher="yolo11s.pt", student="yolo11n.yaml", data="voc.yaml", epochs=100)
 
-    `config` names a YAML of settings that the keywords override. Returns what the run brought. Raises InputError
-    before anything is written for whatever cannot be used, and ProofFailed when distillation would not take place.
+    `config` names a YAML of settings that the keywords override; `terms` are ways of teaching of your own. Returns what
+    the run brought. Raises InputError before anything is written for whatever cannot be used, and ProofFailed when
+    distillation would not take place.
     """
     settings, arguments = resolved(config, values)
     adapter = adapter_for(settings)
-    return _ended(adapter.train(adapter.plan(settings, arguments, command_line())), settings.trust)
+    with with_own(terms):
+        return _ended(adapter.train(adapter.plan(settings, arguments, command_line())), settings.trust)
 
 
-def resume(folder: str | Path, device: str | None = None, trust: bool = False) -> TrainResult:
-    """Go on with a run that was cut short, at any moment, with the settings it had."""
-    if _of_unet(Path(folder)):
-        return _ended(segment_adapter().resume(str(folder), device), trust)
-    return _ended(ultralytics_adapter(trust).resume(str(folder), device, trust), trust)
+def resume(
+    folder: str | Path, device: str | None = None, trust: bool = False, terms: Sequence[Method] = ()
+) -> TrainResult:
+    """Go on with a run that was cut short, at any moment, with the settings it had.
+
+    `terms` are those of your own that it is taught by: they are code, so no file can name them.
+    """
+    with with_own(terms):
+        if _of_unet(Path(folder)):
+            return _ended(segment_adapter().resume(str(folder), device), trust)
+        return _ended(ultralytics_adapter(trust).resume(str(folder), device, trust), trust)
 
 
 def _of_unet(folder: Path) -> bool:

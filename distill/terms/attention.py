@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from distill.attention.maps import AttentionMap, compared, meet, unit
-from distill.attention.pairs import Pair
+from distill.attention.pairs import Pair, pair_layers
+from distill.errors import InputError
+from distill.ranges import NO_PAIRS
+from distill.settings import Settings
 from distill.terms.base import Batch, Reading, Term, View
-from distill.terms.focus import Focus
+from distill.terms.focus import BoxFocus, Focus, ScoreFocus
+from distill.terms.method import Figures, Method, Networks, Planned, read_pairs
+from distill.text import Table, figure
 
 ROUNDING = 1e-5  # of a map's largest value: what its deviation from the mean must exceed to be more than rounding
 
@@ -73,7 +79,7 @@ class AttentionTerm(Term):
     name = "attention"
 
     def __init__(self, pairs: Sequence[Pair], p: float = 2.0, form: str = "l2", focus: Focus | None = None) -> None:
-        self.pairs = tuple(pairs)
+        self.pairs = self.maps = tuple(pairs)
         self.p = p
         self.form = form
         self.focus = focus
@@ -106,3 +112,55 @@ class AttentionTerm(Term):
             figures = {f"cos_{pair.name}": cosine, f"dist_{pair.name}": distance}
             readings[pair.column] = Reading(loss, figures, distance)
         return readings
+
+
+class Attention(Method):
+    """Attention maps of paired layers; of a U-Net's gates too, where both have some."""
+
+    name = "attention"
+    options = ("layers", "weight", "share", "p", "form", "focus")
+    weight_option, share_option = "weight", "share"
+
+    def asked(self, settings: Settings) -> bool:
+        return settings.layers != NO_PAIRS
+
+    def idle(self, settings: Settings) -> Sequence[str]:
+        given = {"weight": settings.weight is not None, "layers": settings.layers not in ((), NO_PAIRS)}
+        return [name for name, is_given in {**given, "focus": settings.focus != "none"}.items() if is_given]
+
+    def plan(self, settings: Settings, networks: Networks) -> tuple[Planned, tuple[str, ...]]:
+        if settings.focus == "boxes" and not networks.boxes:
+            raise InputError(f"--focus boxes: {networks.task} has no labelled boxes")
+        if not self.asked(settings) or settings.teacher is None:
+            return {}, ()
+        pairs = pair_layers(*networks.layers, settings.layers)
+        return {"pairs": [asdict(pair) for pair in pairs], "scores": _scores(settings, pairs, networks)}, ()
+
+    def terms(self, planned: Planned, settings: Mapping[str, Any], audit: bool = False) -> list[Term]:
+        made: dict[str, Callable[[], Focus | None]] = {
+            "none": lambda: None,
+            "boxes": BoxFocus,
+            "teacher": lambda: ScoreFocus(planned["scores"]),
+        }
+        return [AttentionTerm(read_pairs(planned), settings["p"], settings["form"], made[settings["focus"]]())]
+
+    def rows(self, planned: Planned) -> list[tuple[str, Pair]]:
+        return [(pair.column, pair) for pair in read_pairs(planned)]
+
+    def table(self, planned: Planned, before: Figures, after: Figures) -> Table | None:
+        rows: list[tuple[str, ...]] = [("pair", "student", "teacher", "cosine before", "after", "distance after")]
+        for column, pair in self.rows(planned):
+            figures = before[f"cos_{pair.name}"], after[f"cos_{pair.name}"], after[f"dist_{pair.name}"]
+            rows.append((column, pair.student, pair.teacher, *map(figure, figures)))
+        return Table(rows, "attention on validation images, network against network")
+
+
+def _scores(settings: Settings, pairs: Sequence[Pair], networks: Networks) -> dict[str, str]:
+    """For each pair, the teacher's class scores of its level, or of the nearest one; {} where no focus needs them."""
+    if settings.focus != "teacher":
+        return {}
+    scores = networks.scores
+    if not scores:
+        raise InputError("--focus teacher needs class scores cell by cell: the teacher's head has none")
+    levels = {layer.name: layer.level for layer in networks.layers[1]}
+    return {pair.name: scores[min(scores, key=lambda k: abs(k - levels[pair.teacher]))] for pair in pairs}

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from distill.attention.pairs import Pair
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -60,7 +62,8 @@ class Term(ABC):
     `name` is the term's in the log and in the manifest, `title` what the user reads. `columns` are the log columns of
     its losses (at most ten characters each), with what each of them compares, in words; `logged` the figures that
     results.csv keeps. `at` are the student's layers where its gradient is measured against the task's.
-    `may_begin_equal` says that both sides may be the same before training, and no fault.
+    `may_begin_equal` says that both sides may be the same before training, and no fault. `maps` are the pairs whose
+    attention maps, with the power `p`, it compares, and `alphas` those of gates' coefficients with what guides them.
     """
 
     name: str
@@ -68,6 +71,9 @@ class Term(ABC):
     columns: Mapping[str, str]
     logged: tuple[str, ...] = ()
     may_begin_equal: bool = False
+    maps: tuple[Pair, ...] = ()
+    p: float = 2.0
+    alphas: tuple[Pair, ...] = ()
 
     @property
     def title(self) -> str:

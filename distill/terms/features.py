@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from math import gcd, prod
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from distill.attention.pairs import Pair
+from distill.attention.pairs import Pair, pair_layers
+from distill.errors import InputError
+from distill.ranges import USUAL
+from distill.settings import Settings
 from distill.terms.base import Batch, Reading, Term, View
+from distill.terms.method import Figures, Method, Networks, Planned, read_pairs
+from distill.text import Table, figure
 
 RIDGE = 1e-3  # of each student channel's variance, at least: keeps the solution finite where channels are dependent
 CONSTANT = 1e-6  # spread of a channel, over the size of the largest, which rounding alone explains
+UNTRAINED = "features: not tried: its weights are random or copied, and a short trial says nothing of those"
 TINY = 1e-20  # of a variance, for channels that are the same everywhere
 ENOUGH = 2048  # positions of a batch, or 16 for each of the student's channels: what a map of them is well found from
 AT_ONCE = 64  # of the teacher's channels, or half as many as the student has
@@ -116,3 +124,53 @@ def _map(x: Tensor, y: Tensor) -> Tensor:
     alike = xx / spread / spread[:, None]  # correlations: no channel is large or small in them
     alike = alike + (RIDGE + len(alike) / len(x)) * torch.eye(len(alike), dtype=x.dtype, device=x.device)
     return torch.linalg.solve(alike, xy / spread[:, None]) / spread[:, None]
+
+
+class Features(Method):
+    """Features of paired layers. By default they are put on trial, beside the usual attention and outputs."""
+
+    name = "features"
+    options = ("features", "features_weight", "features_share")
+    weight_option, share_option = "features_weight", "features_share"
+    kinds = ("detector",)
+
+    def asked(self, settings: Settings) -> bool:
+        return bool(settings.named_features)
+
+    def idle(self, settings: Settings) -> Sequence[str]:
+        given = ["features"] if self.asked(settings) else []
+        return [*given, *(name for name in self.options[1:] if getattr(settings, name) != getattr(Settings, name))]
+
+    def plan(self, settings: Settings, networks: Networks) -> tuple[Planned, tuple[str, ...]]:
+        if self.asked(settings) and settings.teacher is not None:
+            pairs = pair_layers(*networks.layers, settings.named_features)
+            return {"pairs": [asdict(pair) for pair in pairs], "trial": False}, ()
+        may = settings.features == USUAL and not settings.layers and bool(settings.response) and bool(settings.teacher)
+        if may and networks.knows:
+            pairs = pair_layers(*networks.layers)
+            return {"pairs": [asdict(pair) for pair in pairs], "trial": True}, ()
+        if settings.features == USUAL:
+            self._check_needless(settings)
+        return {}, (UNTRAINED,) if may else ()
+
+    def _check_needless(self, settings: Settings) -> None:
+        for name in ("features_share", "features_weight"):
+            if getattr(settings, name) != getattr(Settings, name):
+                raise InputError(
+                    f"--{name.replace('_', '-')} has no effect: features are tried for a trained or fitted student, "
+                    f"beside the usual --layers and --response: name some, as --features P3,P4,P5"
+                )
+
+    def terms(self, planned: Planned, settings: Mapping[str, Any], audit: bool = False) -> list[Term]:
+        return [FeatureTerm(read_pairs(planned))]
+
+    def rows(self, planned: Planned) -> list[tuple[str, Pair]]:
+        return [(column(pair.name), pair) for pair in read_pairs(planned)] if not planned["trial"] else []
+
+    def table(self, planned: Planned, before: Figures, after: Figures) -> Table | None:
+        rows: list[tuple[str, ...]] = [("features", "student", "teacher", "told before", "after")]
+        for pair in read_pairs(planned):
+            cells = [figure(found[f"r2_{pair.name}"], ".1%") for found in (before, after)]
+            rows.append((column(pair.name), pair.student, pair.teacher, *cells))
+        what = "how much of the teacher's variance a linear map of the student's features tells (R2)"
+        return Table(rows, f"on validation images: {what}")

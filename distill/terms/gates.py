@@ -14,19 +14,26 @@ arXiv 1906.03906), with another distance.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from distill.attention.maps import AttentionMap
-from distill.attention.pairs import Pair
+from distill.attention.pairs import Pair, gate_pairs
 from distill.errors import InputError
+from distill.settings import Settings
 from distill.terms.base import Batch, Reading, Term, View
 from distill.terms.focus import covered
+from distill.terms.method import Figures, Method, Networks, Planned, read_pairs
+from distill.text import Table, figure
 
 LEAST_VARIANCE = 0.01  # of the targets of a batch, in the denominator: they may all be almost empty
+NO_GATES = "take --student attention-unet, or a detector's --gated-neck"
+FLAT = 1e-4  # standard deviation of alpha below which its correlation with anything is that of rounding
 LOW, HIGH = 0.01, 0.99  # quantiles of an energy map that become 0 and 1
 
 
@@ -51,7 +58,7 @@ class GateTerm(Term):
     def __init__(self, pairs: Sequence[Pair], target: str = "teacher", p: float = 2.0) -> None:
         if target not in TARGETS:
             raise ValueError(f"target must be one of {', '.join(TARGETS)}, not {target!r}")
-        self.pairs = tuple(pairs)
+        self.pairs = self.alphas = tuple(pairs)
         self.at = tuple(pair.student for pair in self.pairs)
         self.columns = {pair.column: f"pair {pair.name}" for pair in self.pairs}
         self.logged = tuple(f"{figure}_{pair.name}" for pair in self.pairs for figure in ("r", "std"))
@@ -127,3 +134,52 @@ def _figures(name: str, alpha: Tensor, target: Tensor) -> dict[str, Tensor]:
         f"dist_{name}": (alpha - target).square().mean(1).sqrt().mean(),
         f"spread_{name}": target.std(1, correction=0).mean(),
     }
+
+
+class Gates(Method):
+    """A student's attention gates, guided by the labels, by a teacher's gates, or by its energy."""
+
+    name = "gates"
+    options = ("gates", "gate_layers", "gates_weight")
+    weight_option, share_option = "gates_weight", "share"
+
+    def asked(self, settings: Settings) -> bool:
+        return settings.gates not in ("none", "truth")
+
+    def idle(self, settings: Settings) -> Sequence[str]:
+        return []  # `plan` says what is missing
+
+    def plan(self, settings: Settings, networks: Networks) -> tuple[Planned, tuple[str, ...]]:
+        if settings.gates == "none":
+            return {}, ()
+        asked = f"--gates {settings.gates}"
+        if not networks.gated:
+            raise InputError(f"{asked}: the student has no gates: {NO_GATES}")
+        if settings.gates == "truth" and not networks.boxes:
+            raise InputError(f"{asked}: the gates follow labelled boxes, which {networks.task} does not have")
+        if settings.gates != "truth" and not settings.teacher:
+            raise InputError(f"{asked} without --teacher: name a teacher, or take --gates truth, the labels")
+        pairs = gate_pairs(settings.gates, *networks.layers, settings.gate_layers)
+        return {"by": settings.gates, "pairs": [asdict(pair) for pair in pairs]}, ()
+
+    def terms(self, planned: Planned, settings: Mapping[str, Any], audit: bool = False) -> list[Term]:
+        target = "teacher" if audit and planned["by"] == "shuffled" else planned["by"]
+        return [GateTerm(read_pairs(planned), target, settings["p"])]
+
+    def asks_teacher(self, planned: Planned) -> bool:
+        return bool(planned["by"] != "truth")
+
+    def rows(self, planned: Planned) -> list[tuple[str, Pair]]:
+        return [(pair.column, pair) for pair in read_pairs(planned)]
+
+    def table(self, planned: Planned, before: Figures, after: Figures) -> Table | None:
+        rows: list[tuple[str, ...]] = [
+            ("gate", "student", "guide", "correlation before", "after", "deviation before", "after")
+        ]
+        for column, pair in self.rows(planned):
+            spreads = [found[f"std_{pair.name}"] or 0.0 for found in (before, after)]
+            alike = [found[f"r_{pair.name}"] for found in (before, after)]
+            cells = [figure(r) if std > FLAT else "flat" for r, std in zip(alike, spreads, strict=True)]
+            rows.append((column, pair.student, pair.teacher or "labels", *cells, *map(figure, spreads)))
+        shuffled = "; in training they followed the guide on another image" if planned["by"] == "shuffled" else ""
+        return Table(rows, f"alpha on validation images: correlation with its guide, and standard deviation{shuffled}")

@@ -6,12 +6,19 @@ the pixel-wise loss of Liu et al. 2019, arXiv 1903.04197.)
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 
+from distill.errors import InputError
+from distill.settings import Settings
 from distill.terms.base import Batch, Reading, Term, View
+from distill.terms.method import Method, Networks, Planned
 
 COLUMN = "at_logits"
+HEAD = "head"  # where a U-Net gives its logits
 
 
 class LogitsTerm(Term):
@@ -47,3 +54,26 @@ def divergence(student: torch.Tensor, teacher: torch.Tensor, temperature: float)
     """T^2 KL(teacher || student) of the softened probabilities over dim 1 of (B, K, *S), the mean over the others."""
     mine, theirs = (F.log_softmax(logits / temperature, dim=1) for logits in (student, teacher))
     return temperature**2 * F.kl_div(mine, theirs, reduction="none", log_target=True).sum(1).mean()
+
+
+class Logits(Method):
+    """A U-Net's class scores."""
+
+    name = "logits"
+    options = ("logits",)
+    weight_option, share_option = "logits_weight", "share"
+    kinds = ("unet",)
+
+    def asked(self, settings: Settings) -> bool:
+        return bool(settings.logits)
+
+    def plan(self, settings: Settings, networks: Networks) -> tuple[Planned, tuple[str, ...]]:
+        if not settings.logits or not settings.teacher:
+            return {}, ()
+        if list(networks.names) != list(networks.known):
+            known, names = ", ".join(networks.known), ", ".join(networks.names)
+            raise InputError(f"--logits: the teacher knows {known}; the data has {names}")
+        return {"at": HEAD}, ()
+
+    def terms(self, planned: Planned, settings: Mapping[str, Any], audit: bool = False) -> list[Term]:
+        return [LogitsTerm(planned["at"], planned["at"], settings["logits"])]

@@ -19,7 +19,7 @@ from distill.errors import DistillError
 from distill.records import SETTINGS
 
 from . import gloo
-from .tiny import micro, network, rows, same, strings_in, weights
+from .tiny import micro, network, pairs_of, rows, same, strings_in, weights
 
 pytest.importorskip("cloudpickle")
 
@@ -120,7 +120,7 @@ def test_one_table_and_one_manifest(together: Run, alone: Run, teacher: Path) ->
 
 def test_the_settings_survive_the_launcher_which_deletes_the_folder(together: Run, alone: Run, teacher: Path) -> None:
     assert together.result.manifest["teacher"]["file"] == str(teacher)
-    assert together.result.manifest["pairs"] == alone.result.manifest["pairs"]
+    assert pairs_of(together.result.manifest) == pairs_of(alone.result.manifest)
     args = yaml.safe_load((together.result.folder / "args.yaml").read_text())
     assert args[KEY]["weights"] == together.result.manifest["weights"]
     assert (together.result.folder / SETTINGS).is_file()

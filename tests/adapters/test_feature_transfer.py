@@ -15,7 +15,7 @@ from distill.adapters.ultralytics.plan import plan
 from distill.config import settings_from
 from distill.records import read_manifest
 
-from .tiny import RTDETR, micro, rows, same, weights
+from .tiny import RTDETR, micro, pairs_of, rows, same, weights
 
 Train = Callable[..., distill.TrainResult]
 Checkpoint = Callable[..., Path]
@@ -30,7 +30,7 @@ def test_a_run_learns_features_and_says_how_much_it_tells(
         assert all(row[f"train/ft_{pair}"] > 0 and 0 < row[f"train/r2_{pair}"] < 1 for row in table)
     assert table[1]["train/weight_features"] > 0 and not any(c.startswith("val/ft") for c in table[0])
     manifest = read_manifest(result.folder)
-    assert [pair["name"] for pair in manifest["features"]] == ["B3", "P3", "P4"] and manifest["pairs"] == []
+    assert [pair["name"] for pair in pairs_of(manifest, "features")] == ["B3", "P3", "P4"] and pairs_of(manifest) == []
     checks = " ".join(manifest["checks"])
     assert "features P3: loss" in checks and "weight of features" in checks and "0.5 of the task" in checks
     assert "R2" in str(result) and "ft_B3" in str(result)

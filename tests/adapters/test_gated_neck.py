@@ -32,7 +32,7 @@ from distill.networks.unet import UNet
 from distill.settings import Settings
 
 from .kit import Calls, refusal
-from .tiny import micro, network, rows, same, strings_in, weights
+from .tiny import micro, network, pairs_of, rows, same, strings_in, weights
 
 Checkpoint = Callable[..., Path]
 Train = Callable[..., distill.TrainResult]
@@ -302,7 +302,7 @@ def test_gates_are_supervised(
     for name in ("G3", "G4"):
         assert row[f"train/at_{name}"] > 0 and -1 <= row[f"train/r_{name}"] <= 1 and row[f"train/std_{name}"] >= 0
     assert ("train/at_P3" in row) == (target == "shuffled") and "val/at_G3" not in row
-    gates = result.manifest["gates"]
+    gates = result.manifest["methods"]["gates"]
     pairs = {pair["name"]: (pair["student"], pair["teacher"], pair["kind"]) for pair in gates["pairs"]}
     heads = ("", "", "gate") if target == "truth" else ("model.10", "model.7", "energy")
     assert pairs == {
@@ -316,7 +316,7 @@ def test_gates_are_supervised(
 
 def test_a_gated_teachers_gates_guide_gates(planned: Callable[..., Plan], gated_pt: Path, plain_pt: Path) -> None:
     prepared = planned(plain_pt, {"gated_neck": True, "gates": "teacher", "teacher": str(gated_pt)})
-    assert [(p["student"], p["teacher"], p["kind"]) for p in prepared.own["gate_pairs"]] == [
+    assert [(p["student"], p["teacher"], p["kind"]) for p in pairs_of(prepared.own, "gates")] == [
         (f"{name}.gate.alpha", f"{name}.gate.alpha", "gate") for name in reversed(GATES)
     ]
     assert sum("at_G3" in line for line in prepared.lines) == 1
@@ -325,14 +325,16 @@ def test_a_gated_teachers_gates_guide_gates(planned: Callable[..., Plan], gated_
 @pytest.mark.parametrize("target", ["teacher", "shuffled", "truth"])
 def test_each_target_is_its_own_and_an_audit_never_shuffles(target: str) -> None:
     pair = {"name": "G3", "student": "model.9.gate.alpha", "teacher": "model.10"}
-    own = {"gates": target, "pairs": [], "gate_pairs": [pair], "p": 2.0}
+    own = {"methods": {"gates": {"by": target, "pairs": [pair]}}, "p": 2.0}
     (term,), (audit,) = terms_of(own), terms_of(own, audit=True)
     assert term.target == target and audit.target == ("teacher" if target == "shuffled" else target)
     assert term.layers() == (("model.9.gate.alpha",), () if target == "truth" else ("model.10",))
 
 
 def test_the_gates_weight_is_measured_unless_it_is_given() -> None:
-    own = {"weight": None, "weights": {}, "gates_weight": Settings().gates_weight}
+    pairs = {"pairs": [{"name": "G3", "student": "model.9.gate.alpha", "teacher": "model.10"}]}
+    methods = {"attention": pairs, "gates": {**pairs, "by": "teacher"}}
+    own = {**Settings().as_dict(), "methods": methods, "weights": {}}
     assert fixed_weights(own) == {}
     assert fixed_weights({**own, "gates_weight": 0.7, "weight": 2.0}) == {"gates": 0.7, "attention": 2.0}
     assert fixed_weights({**own, "gates_weight": 0.7, "weights": {"gates": 0.6}}) == {"gates": 0.6}  # it goes on
@@ -343,15 +345,15 @@ def test_supervision_that_cannot_be_is_refused(
 ) -> None:
     guided = {"teacher": str(teacher), "gates": "teacher"}
     unguided = {"teacher": str(teacher), "layers": ("none",), "response": ()}
-    assert "the student has no gates: add --gated-neck" in refusal(lambda: planned(plain_pt, guided))
+    assert "the student has no gates" in refusal(lambda: planned(plain_pt, guided))
     assert "without --teacher" in refusal(lambda: planned(gated_pt, {"gates": "shuffled"}))
     assert "leaves the teacher nothing to teach" in refusal(lambda: planned(plain_pt, unguided))
     kept = {**unguided, "gated_neck": True, "gates": "teacher", "heatmaps": ("1",)}
     assert "--layers none pairs none" in refusal(lambda: planned(plain_pt, kept))
     assert "--logits is for U-Nets" in refusal(lambda: planned(plain_pt, {"logits": 2.0}))
     both = {"teacher": str(gated_pt), "gates": "teacher", "layers": ("G3",)}
-    assert "--layers and --gates both guide model.9.gate.alpha" in refusal(lambda: planned(gated_pt, both))
-    assert planned(gated_pt, {**both, "gates": "none"}).own["pairs"][0]["kind"] == "gate"
+    assert "both guide the student's model.9.gate.alpha" in refusal(lambda: planned(gated_pt, both))
+    assert pairs_of(planned(gated_pt, {**both, "gates": "none"}).own)[0]["kind"] == "gate"
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from PIL import Image
 from distill import InputError, TrainResult, compare
 from distill.jobs.seeing.timeline import read_timeline
 
-from .tiny import halved, same, weights
+from .tiny import halved, pairs_of, same, weights
 
 Train = Callable[..., TrainResult]
 
@@ -36,7 +36,7 @@ def test_maps_are_kept_at_the_epochs_asked_for(train: Train, teacher: Path) -> N
     assert list(kept) == ["epoch0000", "epoch0001", "epoch0003"]  # before training, and what was asked for
     first, *_, last = kept.values()
     assert list(first["images"]) == list(last["images"])
-    for pair in result.manifest["pairs"]:
+    for pair in pairs_of(result.manifest):
         student, guide = first[f"student_{pair['name']}"], first[f"teacher_{pair['name']}"]
         assert student.dtype == np.float16 and student.ndim == 3 and len(student) == 4
         assert np.square(student.astype(float)).mean(axis=(1, 2)) == pytest.approx(1, abs=5e-3)

@@ -18,7 +18,7 @@ from distill import TrainResult
 from distill.adapters.ultralytics import rehearsal
 from distill.adapters.ultralytics.wrapper import DistillingModule
 
-from .tiny import NETWORKS, PICO, RTDETR, hooks, micro, rows, strings_in
+from .tiny import NETWORKS, PICO, RTDETR, hooks, micro, pairs_of, rows, strings_in
 
 Train = Callable[..., TrainResult]
 Checkpoint = Callable[..., Path]
@@ -43,7 +43,7 @@ FAMILIES = {
 
 def check_run(result: TrainResult, kind: type[nn.Module], pairs: list[str], seen: Watched) -> None:
     """What every distilling run must show."""
-    assert [pair["name"] for pair in result.manifest["pairs"]] == pairs
+    assert [pair["name"] for pair in pairs_of(result.manifest)] == pairs
     (row,) = rows(result.table)
     for pair in pairs:
         assert row[f"train/at_{pair}"] > 0
@@ -111,7 +111,7 @@ def test_rtdetr_as_student(teacher: Path, train: Train, watched: Watched, tmp_pa
 def test_the_full_rtdetr_as_student_and_teacher(checkpoint: Checkpoint, train: Train, watched: Watched) -> None:
     result = train(teacher=checkpoint("rtdetr-l.yaml", "rtdetr", seed=1), student="rtdetr-l.yaml")
     check_run(result, tasks.RTDETRDetectionModel, ["P3", "P4", "P5"], watched)
-    assert [pair["teacher"] for pair in result.manifest["pairs"]] == ["model.21", "model.24", "model.27"]
+    assert [pair["teacher"] for pair in pairs_of(result.manifest)] == ["model.21", "model.24", "model.27"]
 
 
 def test_an_end_to_end_head_as_student(teacher: Path, train: Train, watched: Watched, tmp_path: Path) -> None:
@@ -127,7 +127,7 @@ def test_every_family_as_teacher(family: str, checkpoint: Checkpoint, train: Tra
     rtdetr = "rtdetr" in family
     result = train(teacher=checkpoint(family, "rtdetr" if rtdetr else "detect"), student=PICO)
     check_run(result, tasks.DetectionModel, ["P3", "P4", "P5"], watched)
-    assert [pair["teacher"] for pair in result.manifest["pairs"]] == FAMILIES[family]
+    assert [pair["teacher"] for pair in pairs_of(result.manifest)] == FAMILIES[family]
     # the teacher is judged by its own family's validator: the other one would misread its boxes
     assert [isinstance(validator, RTDETRValidator) for validator in watched["on_val_end"]].count(True) == rtdetr
     assert "metrics/mAP50-95(B)" in result.manifest["before"]["teacher"]["metrics"]

@@ -18,7 +18,7 @@ from distill.adapters.ultralytics.trainers import KEY
 from distill.config import settings_from
 
 from .kit import refusal
-from .tiny import PICO, RTDETR, micro, network, rows
+from .tiny import PICO, RTDETR, micro, network, pairs_of, rows
 
 Checkpoint = Callable[..., Path]
 Make = Callable[..., Plan]
@@ -47,7 +47,8 @@ def make(scenes: Path, student: Path, tmp_path: Path, monkeypatch: pytest.Monkey
 def pairs(prepared: Plan) -> list[tuple[str, str, str]]:
     """Name and the two layers, without their common prefix."""
     return [
-        (p["name"], *(p[side].removeprefix("model.") for side in ("student", "teacher"))) for p in prepared.own["pairs"]
+        (p["name"], *(p[side].removeprefix("model.") for side in ("student", "teacher")))
+        for p in pairs_of(prepared.own)
     ]
 
 
@@ -106,7 +107,7 @@ def test_where_no_head_level_is_shared_the_backbones_are_paired(make: Make, chec
 
 def test_without_a_teacher_there_are_no_pairs(make: Make) -> None:
     prepared = make()
-    assert prepared.own["pairs"] == [] and prepared.lines == () and prepared.own["teacher"] is None
+    assert pairs_of(prepared.own) == [] and prepared.lines == () and prepared.own["teacher"] is None
 
 
 # ---- what the user is told

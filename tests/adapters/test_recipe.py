@@ -20,9 +20,8 @@ from distill.adapters.ultralytics.anatomy import build_teacher
 from distill.adapters.ultralytics.heads import as_pairs, bins_of, output_pairs, outputs_of
 from distill.adapters.ultralytics.pairing import Seen, digest_of_weights
 from distill.adapters.ultralytics.plan import plan
-from distill.adapters.ultralytics.responses import response_terms
 from distill.adapters.ultralytics.session import teacher_of
-from distill.adapters.ultralytics.transfer import distiller_of, follower_of, schedule_of, shares_of
+from distill.adapters.ultralytics.transfer import distiller_of, follower_of, schedule_of, shares_of, terms_of
 from distill.adapters.ultralytics.wrapper import as_batch, over_ranks
 from distill.attention.taps import Taps
 from distill.config import settings_from
@@ -141,7 +140,7 @@ def test_a_teacher_of_a_larger_stride_is_compared_cell_by_cell_on_images_of_any_
     """P6 networks take multiples of 64 pixels; with `rect`, and in validation, sides are multiples of 32."""
     data = halved(scenes, tmp_path / "halved")
     result = train(teacher=checkpoint("yolov8n-p6.yaml"), data=data, response="auto", imgsz=192, rect=True)
-    assert result.manifest["teacher"] and result.manifest["outputs"]["branches"]
+    assert result.manifest["teacher"] and result.manifest["methods"]["response"]["branches"]
     row = rows(result.table)[0]
     assert row["train/at_cls"] > 0 and row["train/at_box"] > 0 and row["train/at_P3"] > 0
 
@@ -168,7 +167,7 @@ def test_each_option_alone_changes_the_student(
 def test_a_student_without_distributions_follows_boxes(train: Train, teacher: Path, checkpoint: Checkpoint) -> None:
     content = {**micro(), "reg_max": 1}
     result = train(teacher=teacher, student=checkpoint(content, name="single"), response="boxes", layers="none")
-    assert result.manifest["outputs"]["bins"] == [1, 16]
+    assert result.manifest["methods"]["response"]["bins"] == [1, 16]
     assert float(rows(result.table)[0]["train/at_box"]) > 0
 
 
@@ -210,7 +209,7 @@ def test_classes_are_numbered_by_their_numbers_in_whatever_order_a_yaml_lists_th
     assert list(YAML.load(file)["names"]) == list(turned)
     given = {"student": str(student), "teacher": str(teacher), "response": "bce"}
     shared = [
-        plan(settings_from({**given, "data": str(data)}), {"imgsz": 64}, "").own["outputs"]["shared"]
+        plan(settings_from({**given, "data": str(data)}), {"imgsz": 64}, "").own["methods"]["response"]["shared"]
         for data in (scenes, file)
     ]
     assert shared[0] == shared[1] == [list(range(6)), list(range(6))]
@@ -222,8 +221,8 @@ def test_classes_that_are_not_trained_are_not_taught(scenes: Path, student: Path
     for asked in ([4, 1], 1):
         own = plan(given, {"imgsz": 64, "classes": asked}, "").own
         kept = sorted(asked) if isinstance(asked, list) else [asked]
-        assert own["outputs"]["shared"] == [kept, kept]
-        classes, boxes = response_terms(own)
+        assert own["methods"]["response"]["shared"] == [kept, kept]
+        *_, classes, boxes = terms_of(own)
         assert classes.shared.student == boxes.known == tuple(kept)  # type: ignore[attr-defined]
     with pytest.raises(InputError, match=r"none of the classes .* \(classes=\) is known to the teacher"):
         Shared((0, 1), (2, 3)).only([5])
@@ -236,7 +235,7 @@ def test_each_branch_of_an_end_to_end_head_is_weighed_where_its_own_task_has_a_g
     """The branch that answers once for each object lets no gradient out to what the head reads."""
     both = [str(checkpoint(f"{family}.yaml", name=who, seed=seed)) for seed, who in enumerate("st")]
     own = plan(settings_from({"student": both[0], "teacher": both[1], "data": str(scenes)}), {"imgsz": 64}, "").own
-    terms = {term.name: term for term in response_terms(own)}
+    terms = {term.name: term for term in terms_of({**own, "methods": {"response": own["methods"]["response"]}})}
     assert list(terms) == ["classes", "boxes", "classes_one", "boxes_one"]
     assert terms["boxes"].at == terms["classes"].at and not any("one2one" in name for name in terms["boxes"].at)
     assert terms["boxes_one"].at == terms["classes_one"].at and all("one2one" in n for n in terms["boxes_one"].at)
@@ -270,7 +269,7 @@ def test_turned_boxes_are_compared_by_distributions_or_not_at_all(
         both = [str(checkpoint(content, "obb", name=f"{who}{bins}", seed=seed)) for seed, who in enumerate("st")]
         given = {"student": both[0], "teacher": both[1], "data": str(data["obb"]), "response": "boxes"}
         if fine:
-            assert plan(settings_from(given), {"imgsz": 64}, "").own["outputs"]["bins"] == [16, 16]
+            assert plan(settings_from(given), {"imgsz": 64}, "").own["methods"]["response"]["bins"] == [16, 16]
         else:
             with pytest.raises(InputError, match="none alike"):
                 plan(settings_from(given), {"imgsz": 64}, "")
@@ -283,8 +282,7 @@ def test_by_default_the_outputs_are_transferred_as_far_as_both_heads_have_them(
         values = {"student": str(student), "data": str(scenes), "teacher": str(teacher), **given}
         made = plan(settings_from(values), {"imgsz": 64, **(arguments or {})}, "")
         left_out = [line.partition(":")[0] for line in made.lines if "left out" in line]
-        assert bool(made.own.get("outputs")) == bool(made.own["response"])
-        return list(made.own["response"]), " ".join(left_out)
+        return made.own["methods"].get("response", {}).get("losses", []), " ".join(left_out)
 
     assert told() == told(response="auto") == (["bce", "boxes"], "")
     assert told(response="none") == told(response=()) == told(teacher=None) == ([], "")

@@ -110,7 +110,7 @@ def manifest(folder: Path) -> dict[str, Any]:
 def settings(folder: Path) -> dict[str, Any]:
     """What a run must keep whatever happens to it."""
     found = manifest(folder)
-    keys = ("weights", "teacher_precision", "seed", "pairs", "teacher", "initialised", "command", "data")
+    keys = ("weights", "teacher_precision", "seed", "methods", "teacher", "initialised", "command", "data")
     first = {key: value for key, value in found["initialised"].items() if key != "seconds"}  # it may be done again
     return {**{key: found[key] for key in keys}, "initialised": first}
 

@@ -25,7 +25,7 @@ from distill.proof import Check
 from distill.records import read_manifest, read_settings
 from distill.trial import Trial
 
-from .tiny import micro, rows, same, weights
+from .tiny import micro, pairs_of, rows, same, weights
 
 Train = Callable[..., distill.TrainResult]
 Checkpoint = Callable[..., Path]
@@ -82,7 +82,11 @@ def test_features_that_hold_it_up_are_left_out_without_a_trace(
     verdict(0.05)
     result = train(teacher=teacher, student=trained, name="tried", **USUAL)
     without = train(teacher=teacher, student=trained, name="without", features="none", **USUAL)
-    assert not columns(result) and "features" not in result.manifest["weights"] and result.manifest["features"] == []
+    assert (
+        not columns(result)
+        and "features" not in result.manifest["weights"]
+        and pairs_of(result.manifest, "features") == []
+    )
     assert not any("features P3" in check or "weight of features" in check for check in result.manifest["checks"])
     assert any("features: left out: with them" in check for check in result.manifest["checks"])
     assert same(weights(result.last), weights(without.last)) and without.manifest["trial"] is None
@@ -142,11 +146,11 @@ def test_they_are_tried_where_nothing_else_is_asked_for(
     given["student"] = str(student) if given["student"] == "yaml" else given["student"]
     planned = plan(settings_from(given), {"imgsz": 64}, "")
     own = planned.own
-    assert (own["features"] == ["auto"] and bool(own["feature_pairs"])) is tried
+    assert own["methods"].get("features", {}).get("trial", False) is tried
     untrained = "student" in more and not tried
     assert any(line.startswith("features: not tried: ") for line in planned.lines) is untrained
     if tried:
-        assert own["feature_pairs"] == own["pairs"]
+        assert pairs_of(own, "features") == pairs_of(own)
 
 
 @pytest.mark.parametrize("more", [{"student": "yaml"}, {"response": "none"}, {"layers": "P3"}])
@@ -169,7 +173,7 @@ def test_weights_that_are_not_loaded_are_none(scenes: Path, teacher: Path, train
 def test_all_weights_can_be_held_but_those_of_features_on_trial(scenes: Path, teacher: Path, trained: Path) -> None:
     given = {"data": str(scenes), "teacher": str(teacher), "student": str(trained), "init": "none"}
     given |= {"hold": "true", "weight": "1", "response_weight": "1"}
-    assert plan(settings_from(given), {"imgsz": 64}, "").own["feature_pairs"]
+    assert pairs_of(plan(settings_from(given), {"imgsz": 64}, "").own, "features")
     with pytest.raises(InputError, match="all weights are fixed"):
         plan(settings_from({**given, "features": "none"}), {"imgsz": 64}, "")
 

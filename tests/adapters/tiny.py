@@ -6,7 +6,7 @@ import csv
 import pickletools
 import shutil
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -161,3 +161,9 @@ def tensor_bytes(file: Path) -> int:
     """The size of all tensors in a .pt file."""
     with zipfile.ZipFile(file) as archive:
         return sum(entry.file_size for entry in archive.infolist() if "/data/" in entry.filename)
+
+
+def pairs_of(record: Mapping[str, Any], method: str = "attention") -> list[dict[str, Any]]:
+    """The pairs of a manifest, or of a plan, that a method compares; none where it does not teach."""
+    found: list[dict[str, Any]] = record["methods"].get(method, {}).get("pairs", [])
+    return found

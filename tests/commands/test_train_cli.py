@@ -40,7 +40,7 @@ def test_a_run_from_the_shell(words: Words, run_cli: RunCli, tmp_path: Path) -> 
 
     manifest = json.loads((folder / "manifest.json").read_text())
     assert manifest["command"].startswith("python -m distill train --teacher ") and "lr0=0.02" in manifest["command"]
-    assert manifest["seed"] == 3 and [pair["weight"] for pair in manifest["pairs"]] == [1, 2]
+    assert manifest["seed"] == 3 and [pair["weight"] for pair in manifest["methods"]["attention"]["pairs"]] == [1, 2]
     args = YAML.load(folder / "args.yaml")
     assert (args["optimizer"], args["lr0"], args["imgsz"]) == ("SGD", 0.02, 64)
 
@@ -56,8 +56,14 @@ def test_a_config_file_and_what_overrides_it(words: Words, cli: Cli, tmp_path: P
 
 def test_plain_training(words: Words, cli: Cli, tmp_path: Path) -> None:
     code, out, _ = cli(words("train", teacher=None, name="plain", project="here"))
-    assert code == 0 and "student after" in out and "student before" not in out and "cosine" not in out
-    assert json.loads((tmp_path / "here" / "plain" / "manifest.json").read_text())["pairs"] == []
+    assert (
+        code == 0
+        and "\nstudent  " in out
+        and "student before" not in out
+        and "student after" not in out
+        and "cosine" not in out
+    )
+    assert json.loads((tmp_path / "here" / "plain" / "manifest.json").read_text())["methods"] == {}
 
 
 @pytest.mark.parametrize(("recipe", "teacher"), [("native-1", None), ("native-1-fit", "t.pt"), ("plain", "t.pt")])
@@ -93,7 +99,7 @@ MISTAKES: dict[str, tuple[list[str], dict[str, str | None], str]] = {  # more wo
     "a trainer's value": (["lr0=fast"], {}, "lr0"),
     "a weight of zero": (["--weight", "0"], {}, "--weight 0 would distil nothing"),
     "a weight of zero, as a key": (["weight=0.0"], {}, "--weight 0 would distil nothing"),
-    "a weight without a teacher": (["--weight", "3"], {"teacher": None}, "--weight without --teacher has no effect"),
+    "a weight without a teacher": (["--weight", "3"], {"teacher": None}, "--weight has no effect with no --teacher"),
     "a device that is not there": ([], {"device": "63"}, "--device 63: "),
     "a folder as teacher": ([], {"teacher": "runs/distill/done"}, "a folder; give the .pt file"),
     "a description as teacher": ([], {"teacher": "yolo11s.yaml"}, "a description, not a trained network"),

@@ -14,24 +14,25 @@ from distill.adapters.segment.networks import Trained, build, description, layer
 from distill.adapters.segment.options import Options, read_options
 from distill.adapters.segment.pipeline import usual_crop
 from distill.attention.layers import LayerInfo
-from distill.attention.pairs import Pair, gate_pairs, pair_layers
+from distill.attention.pairs import Pair
 from distill.errors import InputError
 from distill.networks.unet import UNet
-from distill.ranges import NO_PAIRS
 from distill.settings import Settings
+from distill.terms.base import Term
+from distill.terms.method import Networks
+from distill.terms.methods import check_idle, check_terms, plan_all, planned_methods, terms_of
+from distill.terms.registry import Plans
 from distill.text import aligned
 
 USUAL_BATCH = {2: 16, 3: 4}
 DETECTORS_ONLY = (
-    *("teacher_imgsz", "teacher_precision", "gated_neck", "cpu_bfloat16", "focus"),
-    *("features", "features_share", "features_weight", "response", "response_weight", "response_share"),
-    *("temperature", "stop_with_mosaic", "hold"),
+    *("teacher_imgsz", "teacher_precision", "gated_neck", "cpu_bfloat16", "focus", "stop_with_mosaic", "hold"),
 )
 
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """`pairs` are compared by their energy (or gate with gate), `gates` are what supervises the student's gates."""
+    """`methods` are what the teacher, or the labels, teach the student by each method, in plain types."""
 
     settings: Settings
     options: Options
@@ -41,10 +42,23 @@ class Plan:
     network: dict[str, Any]
     student: Trained | None  # where training goes on from a checkpoint
     teacher: Trained | None
-    pairs: tuple[Pair, ...]
-    gates: tuple[Pair, ...]
+    methods: Plans
     command: str
     lines: tuple[str, ...] = ()
+
+    def terms(self, audit: bool = False) -> list[Term]:
+        """What the run compares; an `audit` never shuffles."""
+        return terms_of(self.methods, self.settings.as_dict(), audit)
+
+    @property
+    def pairs(self) -> list[Pair]:
+        """The pairs whose attention maps are compared."""
+        return [pair for term in self.terms() for pair in term.maps]
+
+    @property
+    def gates(self) -> list[Pair]:
+        """The student's gates, with what guides each."""
+        return [pair for term in self.terms() for pair in term.alphas]
 
     def new_student(self) -> UNet:
         """The student's network: the checkpoint's, or one with weights drawn from the seed."""
@@ -67,13 +81,14 @@ def plan(settings: Settings, arguments: Mapping[str, Any], command: str) -> Plan
     module = student.module if student else build(network, settings.seed)
     mine = layers_of(module.eval(), crop)
     theirs = layers_of(teacher.module, crop) if teacher else []
-    pairs = _pairs(settings, mine, theirs) if teacher else []
-    gates = _supervised(settings, mine, theirs, pairs)
-    if teacher and not (pairs or gates or settings.logits):
+    known = teacher.names if teacher else ()
+    methods, _ = plan_all(settings, Networks("unet", "unet", lambda: (mine, theirs), data.names, known, gated=True))
+    check_terms(methods, settings.as_dict())
+    if teacher and not methods:
         raise InputError("--layers none leaves the teacher nothing to teach: add --gates teacher or --logits 2")
     batch = options.batch or USUAL_BATCH[data.dims]
     _check_batch(min(batch, len(data.train)), settings, mine)
-    found = Plan(settings, options, data, crop, batch, network, student, teacher, tuple(pairs), tuple(gates), command)
+    found = Plan(settings, options, data, crop, batch, network, student, teacher, methods, command)
     return replace(found, lines=tuple(_lines(found, mine, theirs)))
 
 
@@ -105,17 +120,7 @@ def _check(settings: Settings) -> None:
             raise InputError(f"--{key.replace('_', '-')} is for detectors: a U-Net has no such thing")
     if settings.init == "teacher":
         raise InputError(f"--init {settings.init} is for detectors: a U-Net cannot start as a part of its teacher")
-    if settings.teacher:
-        return
-    alone: dict[str, Any] = {"weight": settings.weight, "layers": settings.layers, "logits": settings.logits}
-    alone["shuffled"] = settings.shuffled
-    if settings.gates != "truth":
-        alone |= {"schedule": settings.schedule != "constant", "warmup": settings.warmup}
-    for key, value in alone.items():
-        if value and value != NO_PAIRS:
-            raise InputError(f"--{key} without --teacher has no effect: name a teacher, or leave it out")
-    if settings.gates in ("teacher", "shuffled"):
-        raise InputError(f"--gates {settings.gates} without --teacher: name a teacher, or take --gates truth")
+    check_idle(settings, "unet")
 
 
 def _crop(options: Options, data: Data) -> tuple[int, ...]:
@@ -146,8 +151,6 @@ def _teacher(teacher: str, data: Data, settings: Settings) -> Trained:
         raise InputError(f"--teacher {teacher}: a U-Net learns from a U-Net: give a .ckpt that distill trained")
     found = read_checkpoint(teacher, "--teacher")
     _fits(found, data, "--teacher")
-    if settings.logits and found.names != data.names:
-        raise InputError(f"--logits: the teacher knows {', '.join(found.names)}; the data has {', '.join(data.names)}")
     return found
 
 
@@ -158,19 +161,6 @@ def _fits(trained: Trained, data: Data, argument: str) -> None:
             f"{argument} {trained.path}: it reads {asked[0]}-D images of {asked[1]} channels, "
             f"the data has {data.dims}-D ones of {data.channels}"
         )
-
-
-def _pairs(settings: Settings, mine: Sequence[LayerInfo], theirs: Sequence[LayerInfo]) -> list[Pair]:
-    return [] if settings.layers == NO_PAIRS else pair_layers(mine, theirs, settings.layers)
-
-
-def _supervised(
-    settings: Settings, mine: Sequence[LayerInfo], theirs: Sequence[LayerInfo], pairs: Sequence[Pair]
-) -> list[Pair]:
-    found = gate_pairs(settings.gates, mine, theirs, settings.gate_layers)
-    if found and (both := [pair.name for pair in pairs if pair.kind == "gate"]):
-        raise InputError(f"--gates {settings.gates} and --layers {both[0]} both guide this gate: leave one out")
-    return found
 
 
 def _check_batch(images: int, settings: Settings, mine: Sequence[LayerInfo]) -> None:
@@ -195,11 +185,19 @@ def _lines(found: Plan, mine: Sequence[LayerInfo], theirs: Sequence[LayerInfo]) 
         )
     sides = [{layer.name: layer for layer in side} for side in (mine, theirs)]
     rows = [("pair", "student layer", "shape", "teacher layer", "shape", "compared by")]
-    for pair in (*found.pairs, *found.gates):
+    named = [
+        (method, column, pair)
+        for method, planned in planned_methods(found.methods)
+        for column, pair in method.rows(planned)
+    ]
+    for method, column, pair in named:
         shown = [_shown(side.get(name)) for side, name in zip(sides, (pair.student, pair.teacher), strict=True)]
-        guided = pair in found.gates
-        how = f"alpha to {found.settings.gates}, by {pair.kind if pair.teacher else 'labels'}" if guided else pair.kind
-        rows.append((pair.column, *shown[0], *(shown[1] if pair.teacher else ("labels", "")), how))
+        how: str = pair.kind
+        if pair in found.gates:
+            how = f"alpha to {found.settings.gates}, by {pair.kind if pair.teacher else 'labels'}"
+        elif pair not in found.pairs:
+            how = method.name
+        rows.append((column, *shown[0], *(shown[1] if pair.teacher else ("labels", "")), how))
     return [*lines, *([aligned(rows)] if len(rows) > 1 else [])]
 
 

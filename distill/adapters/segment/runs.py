@@ -50,7 +50,8 @@ from distill.records import (
     sha256,
     write_manifest,
 )
-from distill.terms.attention import AttentionTerm
+from distill.terms.methods import fixed_of, tables_of
+from distill.terms.registry import check_resumed
 
 DEFAULT_PROJECT = Path("runs/distill")
 CASES = "cases.csv"
@@ -79,6 +80,7 @@ def resume(path: str, device: str | None = None) -> Path:
     known, _ = split(saved)
     settings = settings_from({key: value for key, value in known.items() if value is not None})
     settings = replace(settings, device=device or settings.device)
+    check_resumed(read_manifest(folder).get("methods", {}))
     prepared = plan(settings, saved["arguments"], saved["command"])
     if prepared.teacher and saved["teacher_sha256"] != sha256(prepared.teacher.path):
         raise InputError(f"--teacher {settings.teacher}: the file changed since this run began")
@@ -158,7 +160,8 @@ def _fit(prepared: Plan, folder: Path, weights: Mapping[str, float]) -> None:
         if make_distiller(prepared, {}) is not None:
             proof = prove_run(prepared, student, loader, weights, device)
             say("\n".join(map(str, proof.checks)))
-            proof.raise_if_failed(forgive=(weight_check(AttentionTerm.name),) if settings.weight == 0 else ())
+            given = fixed_of(prepared.methods, settings.as_dict())
+            proof.raise_if_failed(forgive=[weight_check(name) for name, weight in given.items() if weight == 0])
             if not last.exists():
                 found = measure_before(prepared, student, loader, validation, proof, device)
                 further = tuple(teacher_check(prepared, found))
@@ -212,10 +215,12 @@ def _end(prepared: Plan, folder: Path, validation: Any, device: torch.device) ->
     network = trained.module.to(device)
     rows: Any = evaluation.evaluate(network, validation, trained.names, trained.crop, detailed=True)
     write_cases(folder / CASES, rows)
-    audit = make_distiller(prepared, {"attention": 1.0, "gates": 1.0, "logits": 1.0}, audit=True)
+    audit = make_distiller(prepared, dict.fromkeys((term.name for term in prepared.terms()), 1.0), audit=True)
     after: dict[str, Any] = {"checkpoint": str(best), "metrics": scores.means(rows, trained.names)}
     if audit is not None:
         after["attention"] = evaluation.compare(network, audit, validation, trained.crop)
+        before = read_manifest(folder)["before"]["attention"]
+        after["tables"] = tables_of(prepared.methods, before, after["attention"])
     after["profile"] = evaluation.profile(network, trained.crop)
     after["epoch"] = trained.about["epoch"]
     write_manifest(folder, {**read_manifest(folder), "after": after, "finished": True})

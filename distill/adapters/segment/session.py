@@ -24,13 +24,11 @@ from distill.networks.unet import UNet
 from distill.proof import Check, Proof, prove
 from distill.records import sha256, versions, write_manifest, write_settings
 from distill.schedule import Schedule
+from distill.settings import Settings
 from distill.teacher import Teacher
-from distill.terms.attention import AttentionTerm
-from distill.terms.base import Batch, Term
-from distill.terms.gates import GateTerm
-from distill.terms.logits import LogitsTerm
+from distill.terms.base import Batch
+from distill.terms.methods import fixed_of, shares_of
 
-HEAD = "head"  # where a U-Net gives its logits
 PROOF_BATCHES = 4
 GATES = 0.1  # weight of the gates' losses: a new U-Net's task hardly moves alpha, so its gradient there is no measure
 TIMED_STEPS = 3
@@ -39,15 +37,7 @@ SCORE = "dice"
 
 def make_distiller(prepared: Plan, weights: Mapping[str, float], audit: bool = False) -> Distiller | None:
     """The run's distiller; None where nothing is transferred. An `audit` compares whole batches, and never shuffles."""
-    settings, teacher = prepared.settings, prepared.teacher
-    terms: list[Term] = []
-    if prepared.pairs:
-        terms.append(AttentionTerm(prepared.pairs, settings.p, settings.form))
-    if prepared.gates:
-        target = "teacher" if audit and settings.gates == "shuffled" else settings.gates
-        terms.append(GateTerm(prepared.gates, target, settings.p))
-    if settings.logits:
-        terms.append(LogitsTerm(HEAD, HEAD, settings.logits))
+    settings, teacher, terms = prepared.settings, prepared.teacher, prepared.terms(audit)
     if not terms:
         return None
     guided = list(dict.fromkeys(layer for term in terms for layer in term.layers()[1]))
@@ -67,9 +57,8 @@ def prove_run(prepared: Plan, student: UNet, loader: DataLoader, weights: Mappin
     if distiller.teacher:
         distiller.teacher.to(device)
     settings = prepared.settings
-    given = {"gates": settings.gates_weight or GATES} | (
-        {} if settings.weight is None else {"attention": settings.weight}
-    )
+    fixed = fixed_of(prepared.methods, {"gates_weight": GATES, **_given(settings)})
+    given = {name: weight for name, weight in fixed.items() if weight is not None}
     reseed(loader, settings.seed, 0)
     batches = list(islice(loader, PROOF_BATCHES))
     copy = deepcopy(student).to(device).train()
@@ -81,7 +70,12 @@ def prove_run(prepared: Plan, student: UNet, loader: DataLoader, weights: Mappin
         return loss, step
 
     passes = [lambda network, i=i: run(network, i) for i in range(len(batches))]
-    return prove(distiller, copy, passes, settings.share, {**given, **weights})
+    return prove(distiller, copy, passes, shares_of(prepared.methods, settings.as_dict()), {**given, **weights})
+
+
+def _given(settings: Settings) -> dict[str, Any]:
+    """The settings that were given a value."""
+    return {name: value for name, value in settings.as_dict().items() if value is not None}
 
 
 def measure_before(prepared: Plan, student: UNet, loader: DataLoader, cases: CacheDataset, proof: Proof, device: Any):  # type: ignore[no-untyped-def]
@@ -134,8 +128,7 @@ def record(prepared: Plan, folder: Path, proof: Proof | None, entries: Mapping[s
         "network": prepared.network,
         "teacher": teacher and {"file": str(teacher.path), "sha256": sha256(teacher.path)},
         "teacher_precision": "float32",
-        "pairs": [asdict(pair) for pair in prepared.pairs],
-        "gates": {"by": settings.gates, "pairs": [asdict(pair) for pair in prepared.gates]},
+        "methods": prepared.methods,
         "weights": weights,
         "titles": distiller.titles if (distiller := make_distiller(prepared, {})) else {},
         "checks": [str(check) for check in proof.checks] if proof else [],
@@ -169,7 +162,7 @@ def _scores(network: UNet, cases: CacheDataset, prepared: Plan) -> dict[str, flo
 
 def _step_ratio(prepared: Plan, student: UNet, loader: DataLoader, device: Any) -> float:
     """Time of a distilling step over a plain one: the ratio of the best times."""
-    distiller = make_distiller(prepared, dict.fromkeys(("attention", "gates", "logits"), 1.0))
+    distiller = make_distiller(prepared, dict.fromkeys((term.name for term in prepared.terms()), 1.0))
     assert distiller is not None
     if distiller.teacher:
         distiller.teacher.to(device)

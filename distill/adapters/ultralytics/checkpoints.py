@@ -91,7 +91,9 @@ def _find(path: str, where: str) -> Path:
     if not os.path.exists(file):
         near = [f.name for f in file.parent.glob("*.pt")] if os.path.isdir(file.parent) else []
         names = GITHUB_ASSETS_NAMES if file.name == path else ()
-        raise InputError(f"{where}: no such file{nearest(file.name, [*near, *sorted(names)])}")
+        raise InputError(
+            f"{where}: no such file{nearest(file.name, [*near, *sorted(names)], ending=file.suffix.lower())}"
+        )
     if file.suffix.lower() != ".pt":
         raise InputError(f"{where}: not a checkpoint, whose name ends in .pt")
     if not os.access(file, os.R_OK):

@@ -1,65 +1,89 @@
-"""Which layers a run compares: the sizes at which both networks read, the pairs, and the table that shows them."""
+"""What methods may know of both networks, at the sizes at which these read, and the table of what is paired."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from torch import nn
 from ultralytics.cfg import DEFAULT_CFG_DICT
 
-from distill.adapters.ultralytics.anatomy import layers_of, stride_of
+from distill.adapters.ultralytics.anatomy import anatomy, layers_of, stride_of
 from distill.adapters.ultralytics.checkpoints import Checkpoint
-from distill.adapters.ultralytics.responses import planned_focus
-from distill.adapters.ultralytics.supervision import check_pairs
+from distill.adapters.ultralytics.data import ordered
+from distill.adapters.ultralytics.gating import gates_of
+from distill.adapters.ultralytics.heads import BRANCHES, Output, as_pairs, bins_of, output_pairs, outputs_of
 from distill.attention.layers import LayerInfo
-from distill.attention.pairs import Pair, gate_pairs, pair_layers
 from distill.errors import InputError
 from distill.modes import same_randomness
-from distill.ranges import NO_PAIRS
+from distill.ranges import BOXLESS
 from distill.settings import Settings
-from distill.terms.features import column
+from distill.terms.method import Head, Networks
+from distill.terms.methods import planned_methods
+from distill.terms.registry import Plans
+
+ONE = "_one"  # ends the names of what is of the branch that answers once for each object
+UPRIGHT = ("detect", "segment", "pose")  # tasks whose boxes are no more than four distances
 
 
-@dataclass(frozen=True)
-class Matched:
-    """The pairs of attention maps, those that supervise gates, those of features, what a focus reads, and a table."""
-
-    pairs: list[Pair] = field(default_factory=list)
-    gates: list[Pair] = field(default_factory=list)
-    features: list[Pair] = field(default_factory=list)
-    scores: dict[str, str] = field(default_factory=dict)
-    lines: tuple[str, ...] = ()
-
-
-def match(
+def look_at(
     settings: Settings,
     arguments: Mapping[str, Any],
     student: nn.Module,
     task: str,
     teacher: Checkpoint | None,
     data: Mapping[str, Any],
-) -> Matched:
-    """What a run compares layer by layer. Raises InputError for what cannot be paired."""
+) -> Networks:
+    """What ways of teaching may know of both networks. Raises InputError for images that do not fit them."""
     imgsz = image_size(arguments, task, stride_of(student))
-    if teacher is None:
-        if settings.gates == "none":
-            return Matched()
+    teacher_imgsz = _teacher_size(settings, imgsz, teacher, data) if teacher else imgsz
+
+    def look() -> tuple[list[LayerInfo], list[LayerInfo]]:
         with same_randomness():
-            mine = layers_of(student, imgsz)
-        gates = gate_pairs(settings.gates, mine, only=settings.gate_layers)
-        return Matched(gates=gates, lines=_table(gates, [], mine, []))
-    teacher_imgsz = _teacher_size(settings, imgsz, teacher, data)
-    with same_randomness():
-        mine, theirs = layers_of(student, imgsz), layers_of(teacher.module, teacher_imgsz)
-    pairs = [] if settings.layers == NO_PAIRS else pair_layers(mine, theirs, settings.layers)
-    gates = gate_pairs(settings.gates, mine, theirs, settings.gate_layers)
-    features = pair_layers(mine, theirs, settings.named_features) if settings.named_features else []
-    check_pairs(settings, pairs, gates, features)
-    scores = planned_focus(settings, pairs, teacher.module, theirs)
-    lines = _table([*pairs, *gates], features, mine, theirs)
-    return Matched(pairs, gates, features, scores, lines)
+            return layers_of(student, imgsz), layers_of(teacher.module, teacher_imgsz) if teacher else []
+
+    return Networks(
+        "detector",
+        task,
+        look,
+        names=["item"] if arguments.get("single_cls") else ordered(data["names"]),
+        known=ordered(teacher.names) if teacher else [],
+        kept=_kept(arguments),
+        head=lambda: head_of(student, teacher and teacher.module, task),
+        scores={output.level: output.classes for output in reversed(outputs_of(teacher.module))} if teacher else {},
+        boxes=task not in BOXLESS,
+        gated=bool(gates_of(student)),
+    )
+
+
+def _kept(arguments: Mapping[str, Any]) -> list[int]:
+    """The numbers of the classes whose labels count, from Ultralytics' `classes=`; none where all do, or are one."""
+    asked = () if arguments.get("single_cls") else arguments.get("classes")
+    return [asked] if isinstance(asked, int) else list(asked or ())
+
+
+def head_of(student: Any, teacher: Any, task: str) -> Head:
+    """What both heads say, to be compared. Raises InputError where that cannot be."""
+    both = output_pairs(student, teacher)
+    branches = [name for name in BRANCHES if any(mine.branch == name for mine, _ in both)]
+    bins = bins_of(student), bins_of(teacher)
+    return Head([_branch(name, both, student) for name in branches], bins, task in UPRIGHT)
+
+
+def _branch(name: str, both: Sequence[tuple[Output, Output]], student: Any) -> dict[str, Any]:
+    """The outputs of one branch, each a term of its own, and the layers where these are weighed against the task.
+
+    What a head reads, or, in a branch that lets no gradient out to it, the branch's first blocks.
+    """
+    of_it = [pair for pair in both if pair[0].branch == name]
+    first = [f"{part}.0" for mine, _ in of_it for part in (mine.classes, mine.boxes)]
+    return {
+        "name": ONE if name else "",
+        "classes": [asdict(pair) for pair in as_pairs(of_it, "classes")],
+        "boxes": [asdict(pair) for pair in as_pairs(of_it, "boxes")],
+        "at": first if name else list(anatomy(student).head_inputs),
+    }
 
 
 def image_size(arguments: Mapping[str, Any], task: str, stride: int) -> int:
@@ -91,14 +115,15 @@ def _teacher_size(settings: Settings, imgsz: int, teacher: Checkpoint, data: Map
     return size
 
 
-def _table(
-    maps: list[Pair], features: list[Pair], student: list[LayerInfo], teacher: list[LayerInfo]
-) -> tuple[str, ...]:
-    sides = {layer.name: layer for layer in student}, {layer.name: layer for layer in teacher}
+def table_of(plans: Plans, networks: Networks) -> tuple[str, ...]:
+    """The pairs of layers that are compared, a line for each."""
+    named = [row for method, planned in planned_methods(plans) for row in method.rows(planned)]
+    if not named:
+        return ()
+    sides = [{layer.name: layer for layer in side} for side in networks.layers]
     rows: list[tuple[str, ...]] = [
         ("pair", "student layer", "shape", "stride", "teacher layer", "shape", "stride", "weight")
     ]
-    named = [(pair.column, pair) for pair in maps] + [(column(pair.name), pair) for pair in features]
     for log, pair in named:
         row = [log]
         for side, name in zip(sides, (pair.student, pair.teacher), strict=True):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from copy import deepcopy
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,6 @@ from torch import nn
 from ultralytics.cfg import DEFAULT_CFG_DICT
 
 from distill.adapters.ultralytics.anatomy import gates_of
-from distill.adapters.ultralytics.data import ordered
 from distill.adapters.ultralytics.devices import checked_device
 from distill.adapters.ultralytics.environment import quiet
 from distill.adapters.ultralytics.gating import check_gatable, gate_neck, told
@@ -25,11 +24,10 @@ from distill.adapters.ultralytics.inputs import (
     read_model_yaml,
 )
 from distill.adapters.ultralytics.labels import need_labels
-from distill.adapters.ultralytics.matching import match
-from distill.adapters.ultralytics.responses import check_recipe, settled_response
+from distill.adapters.ultralytics.matching import look_at, table_of
 from distill.adapters.ultralytics.starting import DRAWN, FITTED, MEASURED, first_weights
 from distill.adapters.ultralytics.students import stays
-from distill.adapters.ultralytics.supervision import check_gates, check_trial, on_trial, teaches
+from distill.adapters.ultralytics.supervision import check_plans
 from distill.adapters.ultralytics.tasks import MODELS, TRAINERS
 from distill.adapters.ultralytics.trainers import KEY
 from distill.adapters.ultralytics.transfer import schedule_of
@@ -37,6 +35,8 @@ from distill.errors import InputError
 from distill.modes import same_randomness
 from distill.ranges import BOXLESS
 from distill.settings import Settings
+from distill.terms.methods import check_idle, plan_all, teaches
+from distill.terms.registry import check_importable
 
 
 @dataclass(frozen=True)
@@ -59,9 +59,6 @@ class _Student:
     family: str
     task: str
     module: nn.Module
-
-
-_UNTRAINED = "its weights are random or copied, and a short trial says nothing of those"
 
 
 def plan(settings: Settings, arguments: Mapping[str, Any], command: str) -> Plan:
@@ -87,45 +84,31 @@ def plan(settings: Settings, arguments: Mapping[str, Any], command: str) -> Plan
     if gated:
         gate_neck(student.module, settings.seed)
     teacher = read_checkpoint(_with_suffix(settings.teacher), "--teacher", settings.trust) if settings.teacher else None
-    names = ["item"] if theirs.get("single_cls") else ordered(data["names"])
-    known = ordered(teacher.names) if teacher else []
     trained = _has_weights(is_yaml, theirs)
-    tried = on_trial(settings)
-    settings, outputs, lacking = settled_response(
-        settings, student.module, names, teacher and teacher.module, known, student.task, _kept(theirs)
-    )
-    check_gates(settings, bool(gates_of(student.module)), student.task)
-    check_recipe(settings, student.task, BOXLESS, tried)
+    check_idle(settings, "detector")
+    if settings.stop_with_mosaic and student.task == "classify":
+        raise InputError("--stop-with-mosaic has no effect: classify trains without mosaic")
     schedule_of(settings.as_dict(), {**DEFAULT_CFG_DICT, **theirs})
+    networks = look_at(settings, theirs, student.module, student.task, teacher, data)
+    init, started = first_weights(
+        settings, theirs, deepcopy(student.module), trained, teacher, dict(enumerate(networks.names))
+    )
+    settings = replace(settings, init=init)
+    networks = replace(networks, knows=init in (FITTED, MEASURED) or (trained and init == DRAWN))
+    plans, lacking = plan_all(settings, networks)
+    check_plans(settings, plans)
     own = {
         **settings.as_dict(),
         "gated_neck": gated,
         "student": student.file,
         "data": file,
-        "pairs": [],
-        "gate_pairs": [],
-        "feature_pairs": [],
+        "methods": plans,
         "weights": {},
         "command": command,
         # as they were asked: training itself replaces optimizer=auto, batch=-1 and more by what it found
         "arguments": {key: value for key, value in theirs.items() if key != "augmentations"},
+        "teacher": teacher and str(teacher.path),
     }
-    own["teacher"] = teacher and str(teacher.path)
-    own["init"], started = first_weights(
-        settings, theirs, deepcopy(student.module), trained, teacher, dict(enumerate(names))
-    )
-    knows = own["init"] in (FITTED, MEASURED) or (trained and own["init"] == DRAWN)
-    untold = () if knows or not tried else (f"features: not tried: {_UNTRAINED}",)
-    tried &= knows
-    check_trial(settings, tried)
-    own["features"] = list(settings.features if tried else settings.named_features)
-    settings = replace(settings, init=own["init"])
-    found = match(settings, theirs, student.module, student.task, teacher, data)
-    if tried:
-        found = replace(found, features=found.pairs)
-    for key, pairs in (("pairs", found.pairs), ("gate_pairs", found.gates), ("feature_pairs", found.features)):
-        own[key] = [asdict(pair) for pair in pairs]
-    own |= {"scores": found.scores, "outputs": outputs}
     overrides = {
         **theirs,
         "mode": "train",
@@ -136,8 +119,10 @@ def plan(settings: Settings, arguments: Mapping[str, Any], command: str) -> Plan
         KEY: own,
     }
     if settings.device is not None:
+        if "," in settings.device:
+            check_importable()
         overrides["device"] = checked_device(settings.device)
-    lines = (*told(student.module), *started, *lacking, *untold, *found.lines)
+    lines = (*told(student.module), *started, *lacking, *table_of(plans, networks))
     return Plan(TRAINERS[student.family, student.task], overrides, lines)
 
 
@@ -154,11 +139,8 @@ def _check_asked(settings: Settings, theirs: Mapping[str, Any]) -> None:
         )
     if Path(settings.teacher or "").suffix.lower() in (".yaml", ".yml"):
         raise InputError(f"--teacher {settings.teacher}: a description, not a trained network: give a .pt")
-    for name in ("logits", "loss"):
-        if getattr(settings, name) is not None:
-            raise InputError(f"--{name} is for U-Nets: a detector has no such thing")
-    if settings.weight is not None and not settings.teacher:
-        raise InputError("--weight without --teacher has no effect: name a teacher, or leave it out")
+    if settings.loss is not None:
+        raise InputError("--loss is for U-Nets: a detector has no such thing")
     if settings.heatmaps and not settings.teacher:
         raise InputError("--heatmaps without --teacher has nothing to set beside the student: name a teacher")
 
@@ -185,12 +167,6 @@ def _built(given: ModelYaml, data: Mapping[str, Any]) -> _Student:
         kind = MODELS[given.family, given.task]
         model = kind(str(given.path), ch=data.get("channels", 3), nc=data["nc"], verbose=False)
     return _Student(str(given.path), given.family, given.task, model)
-
-
-def _kept(arguments: Mapping[str, Any]) -> list[int]:
-    """The numbers of the classes whose labels count, from Ultralytics' `classes=`; none where all do, or are one."""
-    asked = () if arguments.get("single_cls") else arguments.get("classes")
-    return [asked] if isinstance(asked, int) else list(asked or ())
 
 
 def _classes(data: Mapping[str, Any], task: str, arguments: Mapping[str, Any]) -> int:

@@ -23,7 +23,7 @@ from distill.distiller import Distiller
 from distill.errors import InputError
 from distill.pictures.source import Source, spread
 from distill.records import write_arrays
-from distill.terms.attention import AttentionTerm
+from distill.terms.base import Term
 
 PROBES = 8  # images
 
@@ -49,7 +49,7 @@ class Probe:
         network = deepcopy(student).float().eval()
         images = self.images.to(next(network.parameters()).device)
         arrays = {"images": np.array(self.files), **_frames(self.frames)}
-        for term in (term for term in distiller.terms if isinstance(term, AttentionTerm)):
+        for term in (term for term in distiller.terms if term.maps):
             mine, _ = term.layers()
 
             def run_student(images: Tensor, layers: tuple[str, ...] = mine) -> dict[str, Tensor]:
@@ -63,7 +63,7 @@ class Probe:
         write_arrays(path, arrays)
 
 
-def _maps(side: str, network: Any, run: Any, images: Tensor, term: AttentionTerm) -> dict[str, np.ndarray]:
+def _maps(side: str, network: Any, run: Any, images: Tensor, term: Term) -> dict[str, np.ndarray]:
     """The maps of one network, (N, h, w) float16, divided by their root mean squares; these; and the lattices."""
     modules = dict(network.named_modules())
     features = run(images)
@@ -72,7 +72,7 @@ def _maps(side: str, network: Any, run: Any, images: Tensor, term: AttentionTerm
     for name, values in _read(side, features, term).items():
         rms = values.flatten(1).cpu().double().square().mean(1).sqrt()  # squares may not fit float32
         shape = values.cpu() / torch.where(rms > 0, rms, 1.0).view(-1, 1, 1)
-        layer = next(getattr(pair, side) for pair in term.pairs if pair.name == name)
+        layer = next(getattr(pair, side) for pair in term.maps if pair.name == name)
         about = (layer, type(modules[layer]).__name__, str(features[layer].shape[1]))
         arrays |= {
             f"{side}_{name}": shape.numpy().astype(np.float16),
@@ -84,8 +84,8 @@ def _maps(side: str, network: Any, run: Any, images: Tensor, term: AttentionTerm
     return arrays
 
 
-def _read(side: str, features: Mapping[str, Tensor], term: AttentionTerm) -> dict[str, Tensor]:
-    layers = {pair.name: (getattr(pair, side), pair.kind) for pair in term.pairs}
+def _read(side: str, features: Mapping[str, Tensor], term: Term) -> dict[str, Tensor]:
+    layers = {pair.name: (getattr(pair, side), pair.kind) for pair in term.maps}
     return {name: AttentionMap.read(features[at], at, kind, term.p).values for name, (at, kind) in layers.items()}
 
 

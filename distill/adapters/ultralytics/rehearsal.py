@@ -97,16 +97,16 @@ def training_batches(trainer: Any) -> list[dict[str, Any]]:
 def passes(batches: list[dict[str, Any]], distiller: Distiller, per_image: bool) -> list[Pass]:
     """For each batch, what the proof runs: the student's own loss per image beside the distiller's step."""
 
-    def make(batch: dict[str, Any]) -> Pass:
+    def make(number: int, batch: dict[str, Any]) -> Pass:
         def run(student: nn.Module) -> tuple[Tensor, Step]:
             data = dict(batch)
-            with distiller.watch(student, as_batch(data)) as step:
+            with distiller.watch(student, as_batch(data, step=number)) as step:
                 loss, _ = student(data)
             return loss.sum() / (data["img"].shape[0] if per_image else 1), step
 
         return run
 
-    return [make(batch) for batch in batches]
+    return [make(number, batch) for number, batch in enumerate(batches)]
 
 
 def step_cost(trainer: Any, batch: dict[str, Any], wrapped: nn.Module) -> float:
@@ -166,11 +166,11 @@ def compare(trainer: Any, module: Any, distiller: Distiller) -> dict[str, float]
     student = deepcopy(module).float().eval().to(trainer.device)
     totals: dict[str, float] = {}
     images = 0
-    for raw in sample(trainer.test_loader, COMPARED_IMAGES // PROOF_IMAGES, PROOF_IMAGES):
+    for number, raw in enumerate(sample(trainer.test_loader, COMPARED_IMAGES // PROOF_IMAGES, PROOF_IMAGES)):
         batch = validator.preprocess(raw)
         batch["img"] = batch["img"].float()
         batch = without_border(batch, trainer.stride)
-        with distiller.watch(student, as_batch(batch)) as step:
+        with distiller.watch(student, as_batch(batch, step=number)) as step:  # other channels and positions on each
             student(batch["img"])
         images += (size := batch["img"].shape[0])
         for name, value in step.figures().items():

@@ -26,8 +26,8 @@ from distill.config import settings_from, split
 from distill.errors import InputError, Interrupted, ProofFailed, TrainingFailed
 from distill.modes import same_randomness
 from distill.proof import Check
-from distill.ranges import USUAL
 from distill.records import MANIFEST, SETTINGS, numbered_folder, put_back, read_manifest, read_settings, set_aside
+from distill.terms.registry import check_resumed
 
 DEFAULT_PROJECT = Path("runs/distill")
 
@@ -61,6 +61,9 @@ def resume(path: str, device: str | None = None, trust: bool = False) -> Path:
         done = read_manifest(folder).get("finished") or isinstance(own, dict)
         why = "is finished: nothing is left to resume" if done else "is finished, or was not made by distill"
         raise InputError(f"--resume {path}: this run {why}")
+    if "methods" not in own:
+        raise InputError(f"--resume {path}: this run was made by an older version: start it anew")
+    check_resumed(own["methods"])
     for name in ("pretrained", "distill_model"):
         if isinstance(arguments.get(name), str):
             read_checkpoint(arguments[name], f"{name}=", trust)
@@ -136,17 +139,16 @@ def _again(folder: Path, device: str | None, trust: bool) -> Plan:
         raise InputError(f"--resume {folder}: its augmentations are not kept before the first epoch: start it anew")
     if saved.get("teacher"):
         read_teacher(saved, trust)
-    if saved.get("features") == list(USUAL) and not saved["response"]:  # asked for, and found to be lacking
-        saved["response"] = list(USUAL)
     known, _ = split(saved)
     settings = settings_from({key: value for key, value in known.items() if value is not None})
     settings = replace(settings, device=device or settings.device, trust=trust)
+    check_resumed(saved.get("methods", {}))
     prepared = plan(settings, saved["arguments"], saved["command"])
     found = (
         "weights",
         "precision_used",
         "teacher_sha256",
-        *(("trial", "feature_pairs", "response_share") if saved.get("trial") else ()),
+        *(("trial", "methods", "response_share") if saved.get("trial") else ()),
     )
     prepared.own.update({key: saved[key] for key in found if key in saved})
     return prepared

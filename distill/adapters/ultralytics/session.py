@@ -30,7 +30,7 @@ from distill.adapters.ultralytics.transfer import (
     terms_of,
     zero_weights,
 )
-from distill.adapters.ultralytics.trying import settle_features
+from distill.adapters.ultralytics.trying import on_trial, settle_features
 from distill.adapters.ultralytics.wrapper import DistillingModule, over_ranks
 from distill.distiller import Distiller
 from distill.errors import InputError
@@ -38,7 +38,6 @@ from distill.guard import against, mean_cosines
 from distill.modes import same_randomness
 from distill.progress import progress
 from distill.proof import Check, Pass, Proof, prove
-from distill.ranges import USUAL
 from distill.records import (
     HEATMAPS,
     read_manifest,
@@ -49,6 +48,7 @@ from distill.records import (
 )
 from distill.settings import due
 from distill.teacher import Teacher
+from distill.terms.methods import tables_of
 
 FITNESS = "fitness"  # Ultralytics' name for the figure by which best.pt is chosen
 DIGITS = 5  # to which it rounds that of an epoch
@@ -83,7 +83,7 @@ class Session:
         if RANK in {-1, 0}:
             passes = progress(passes, "training batches checked", len(batches))
         proof = prove(whole, rehearsal.student_copy(trainer), passes, shares_of(own), fixed_weights(own))
-        if fresh and own["features"] == list(USUAL) and own["feature_pairs"] and not own.get("trial"):
+        if fresh and on_trial(own):
             proof = settle_features(trainer, whole, proof)
         distiller = distiller_of(
             own, teacher, fraction=own["teacher_fraction"], schedule=schedule_of(own, vars(trainer.args))
@@ -125,15 +125,16 @@ class Session:
             "checkpoint": str(folder / file.name),
             "metrics": {key: float(value) for key, value in (trainer.metrics or {}).items() if "metrics/" in key},
         }
+        manifest = read_manifest(trainer.save_dir)
         if self.distiller is not None:
             after["attention"] = _audit(trainer, student, self.distiller)
+            after["tables"] = tables_of(manifest["methods"], manifest["before"]["attention"], after["attention"])
         after["profile"] = rehearsal.profile(student, imgsz)
         after["first_is_best"] = trainer.own.get("first_is_best", False)
         start = {"weights": trainer.own.get("start"), "data": trainer.own.get("order", [])}
         entries = {"start": start, "peak_memory": peak_memory(), "weights_at_end": trainer.own["weights"]}
         entries["directions"] = mean_cosines(trainer.own.get("directions", {}))
         entries["against"] = against(trainer.own.get("directions", {}))
-        manifest = read_manifest(trainer.save_dir)
         write_manifest(trainer.save_dir, {**manifest, **entries, "after": after, "finished": True})
 
 
@@ -216,6 +217,7 @@ def _before(trainer: Any, distiller: Distiller, checkpoint: Checkpoint | None, b
     timed.weights = distiller.weights
     wrapped = DistillingModule(rehearsal.student_copy(trainer), timed, trainer.per_image)
     found["step_ratio"] = rehearsal.step_cost(trainer, batch, wrapped)
+    _say(f"a step costs {found['step_ratio']:.2f} times a plain one, the teacher's part included")
     if checkpoint and RANK in {-1, 0}:
         found["teacher"]["profile"] = rehearsal.profile(checkpoint.module, own["teacher_imgsz"] or imgsz)
     return found
@@ -260,12 +262,9 @@ def _record(trainer: Any, own: dict[str, Any], entries: dict[str, Any]) -> None:
         "teacher": own["teacher"] and {"file": own["teacher"], "sha256": own.get("teacher_sha256")},
         "initialised": own.get("initialised") or own.get("fitted"),
         "teacher_precision": own.get("precision_used"),
-        "pairs": own["pairs"],
+        "methods": own["methods"],
         "gated": list(alphas_of(rehearsal.student_of(trainer))),
-        "features": own.get("feature_pairs", []),
         "trial": own.get("trial"),
-        "outputs": own.get("outputs") or {},
-        "gates": {"by": own.get("gates", "none"), "pairs": own.get("gate_pairs", [])},
         "weights": own["weights"],
         "titles": {term.name: term.title for term in terms_of(own)},
         "finished": False,

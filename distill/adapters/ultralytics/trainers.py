@@ -121,8 +121,6 @@ class DistillationMixin(Base):
             first = self.own.get("first_fitness", 0.0)
             if first > 0 and not self.resume:
                 keep_first(self, first)
-        if not self.resume and RANK in {-1, 0} and (hint := few_steps(self)):
-            LOGGER.info(hint)
         self._attach()
         self.model = in_precision(self.model, self.own)
         if self.complete:
@@ -207,6 +205,8 @@ class DistillationMixin(Base):
     def _build_train_pipeline(self) -> None:
         with self._original_compile():  # an out-of-memory retry rebuilds the loaders, whose shape depends on it
             super()._build_train_pipeline()
+        if self.own and not self.resume and RANK in {-1, 0} and (line := few_steps(self)):
+            LOGGER.info(line)
         if self.own.get("init") in (FITTED, MEASURED) and not self.resume and self.ema is None:
             with same_randomness():  # the EMA is made of what comes out of it
                 fitting.fit_student(self)

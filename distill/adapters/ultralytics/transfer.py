@@ -8,46 +8,21 @@ from typing import Any
 
 from ultralytics.utils import RANK
 
-from distill.adapters.ultralytics.responses import ONE, focus_of, response_terms
-from distill.attention.pairs import Pair
 from distill.distiller import Distiller
 from distill.errors import InputError
 from distill.proof import weight_check
 from distill.schedule import Schedule
-from distill.settings import DEFAULT_SHARE
 from distill.teacher import Teacher
-from distill.terms.attention import AttentionTerm
+from distill.terms import methods
 from distill.terms.base import Term
-from distill.terms.boxes import BoxTerm
-from distill.terms.classes import ClassTerm
-from distill.terms.features import FeatureTerm
-from distill.terms.gates import GateTerm
 from distill.weighting import Follower
 
-SETTINGS = {  # the names of each term's weight and share
-    "attention": ("weight", "share"),
-    "gates": ("gates_weight", "share"),
-    FeatureTerm.name: ("features_weight", "features_share"),
-    **{
-        f"{term.name}{branch}": ("response_weight", "response_share")
-        for term in (ClassTerm, BoxTerm)
-        for branch in ("", ONE)
-    },
-}
 USUAL_EPOCHS = 100  # where neither epochs= nor time= says
 
 
 def terms_of(own: dict[str, Any], audit: bool = False) -> list[Term]:
-    """What a run compares; an `audit` never shuffles, but tells what gates have of the teacher they were denied."""
-    pairs, gates = ([Pair(**pair) for pair in own.get(key, ())] for key in ("pairs", "gate_pairs"))
-    terms: list[Term] = [AttentionTerm(pairs, own["p"], own["form"], focus_of(own))] if pairs else []
-    if features := [Pair(**pair) for pair in own.get("feature_pairs", ())]:
-        terms.append(FeatureTerm(features))
-    terms += response_terms(own)
-    if gates:
-        target = "teacher" if audit and own["gates"] == "shuffled" else own["gates"]
-        terms.append(GateTerm(gates, target, own["p"]))
-    return terms
+    """What a run compares; see `methods.terms_of`. Nothing where the settings are not known yet, as on resume."""
+    return methods.terms_of(own.get("methods", {}), own, audit)
 
 
 def distiller_of(own: dict[str, Any], teacher: Teacher | None, **options: Any) -> Distiller:
@@ -99,11 +74,10 @@ def zero_weights(own: dict[str, Any]) -> list[str]:
     return [weight_check(name) for name, weight in _given(own).items() if weight == 0]
 
 
-def _given(own: dict[str, Any]) -> dict[str, float | None]:
-    return {term: own.get(weight) for term, (weight, _) in SETTINGS.items()}
-
-
 def shares_of(own: dict[str, Any]) -> dict[str, float]:
     """The share of the task's gradient that each term is to have."""
-    given = {term: own.get(share) for term, (_, share) in SETTINGS.items()}
-    return {term: DEFAULT_SHARE if share is None else share for term, share in given.items()}
+    return methods.shares_of(own["methods"], own)
+
+
+def _given(own: dict[str, Any]) -> dict[str, float | None]:
+    return methods.fixed_of(own["methods"], own)

@@ -18,22 +18,26 @@ from ultralytics.utils import RANK
 
 from distill.adapters.ultralytics.rehearsal import student_copy
 from distill.adapters.ultralytics.sprints import sprint, steps_of
-from distill.adapters.ultralytics.transfer import zero_weights
+from distill.adapters.ultralytics.transfer import terms_of, zero_weights
 from distill.adapters.ultralytics.wrapper import DistillingModule, over_ranks
 from distill.distiller import Distiller
 from distill.guard import REMEDY
 from distill.progress import progress
 from distill.proof import Check, Proof
 from distill.settings import DEFAULT_SHARE
-from distill.terms.boxes import BoxTerm
-from distill.terms.classes import ClassTerm
 from distill.terms.features import FeatureTerm
+from distill.terms.response import Response
 from distill.trial import Trial
 
 NAME = FeatureTerm.name
 LONGER = 32  # steps, where nobody waits for a run to begin
-OUTPUTS = (ClassTerm.name, BoxTerm.name)
+OUTPUTS = Response.name
 TRUSTED = 1.0  # share of the outputs of a teacher whose features help
+
+
+def on_trial(own: Mapping[str, Any]) -> bool:
+    """Are features to be tried before this run begins?"""
+    return bool(own["methods"].get(NAME, {}).get("trial")) and not own.get("trial")
 
 
 def settle_features(trainer: Any, distiller: Distiller, proof: Proof) -> Proof:
@@ -60,16 +64,17 @@ def settle_features(trainer: Any, distiller: Distiller, proof: Proof) -> Proof:
     said = Check(NAME, True, own["trial"]["said"])
     if own["trial"]["taught"]:
         return _louder_outputs(own, replace(proof, checks=(*proof.checks, said)))
-    own["feature_pairs"] = []
+    del own["methods"][NAME]
     return replace(proof.without(NAME), checks=(*(check for check in proof.checks if check not in theirs), said))
 
 
 def _louder_outputs(own: dict[str, Any], proof: Proof) -> Proof:
     """A teacher whose features help is worth listening to: its outputs count more, unless a share was asked for."""
-    if own["response_share"] is not None or own["response_weight"] is not None:
+    alone = {name: planned for name, planned in own["methods"].items() if name == OUTPUTS}
+    outputs = [term.name for term in terms_of({**own, "methods": alone})]
+    if not outputs or own["response_share"] is not None or own["response_weight"] is not None:
         return proof
     own["response_share"] = TRUSTED
-    outputs = [name for name in proof.weights if name.startswith(OUTPUTS)]
     return proof.louder(outputs, TRUSTED / DEFAULT_SHARE)
 
 

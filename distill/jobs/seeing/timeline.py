@@ -88,7 +88,7 @@ def _of_detector(
         raise InputError(f"{run}: its probe images are gone, such as {last['images'][0]}: put the data set back")
     labels = _labels(manifest, pictures, trust)
     p = float(read_settings(run).get("p", 2.0))
-    rows = tuple(_row(pair, last, p) for pair in manifest["pairs"])
+    rows = tuple(_row(pair, last, p) for pair in manifest.get("methods", {}).get("attention", {}).get("pairs", []))
     networks = tuple(Network(key, title_of(str(file)), str(file)) for key, file in _files(manifest).items())
     exhibits = []
     for arrays in progress(moments.values(), "kept epochs drawn", len(moments)):

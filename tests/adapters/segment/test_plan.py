@@ -160,9 +160,9 @@ def test_nothing_that_is_a_detectors_may_be_said_of_a_unet(given):
         ({"teacher_precision": "bfloat16"}, ["--teacher-precision is for detectors"]),
         ({"init": "teacher"}, ["--init teacher is for detectors"]),
         ({"response": "bce"}, ["--response is for detectors"]),
-        ({"layers": "D1"}, ["--layers without --teacher"]),
-        ({"weight": 2.0}, ["--weight without --teacher"]),
-        ({"logits": 2.0}, ["--logits without --teacher"]),
+        ({"layers": "D1"}, ["--layers has no effect with no --teacher"]),
+        ({"weight": 2.0}, ["--weight has no effect with no --teacher"]),
+        ({"logits": 2.0}, ["--logits has no effect with no --teacher"]),
         ({"gates": "teacher"}, ["--gates teacher without --teacher", "--gates truth"]),
         ({"gates": "shuffled"}, ["--gates shuffled without --teacher"]),
         ({"gates": "truth"}, ["--gates truth", "no gates", "attention-unet"]),
@@ -187,7 +187,7 @@ def test_a_plain_student_with_a_teacher(given, refused, settings, parts):
 
 def test_a_gate_is_guided_once(given, refused):
     settings = given("gated.yaml", "gated.ckpt", gates="teacher", layers="D2,G2")
-    refused(lambda: planned(settings), "--gates teacher", "--layers G2", "leave one out")
+    refused(lambda: planned(settings), "attention and gates both guide", "gates.2.alpha", "once is enough")
 
 
 def test_a_gate_without_a_level_to_guide_it(given, tmp_path, refused):

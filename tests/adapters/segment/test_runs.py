@@ -226,7 +226,7 @@ def test_doctor_trains_nothing_and_names_a_teacher_that_cannot_teach(data, netwo
         (["mosaic=1"], "mosaic=: a U-Net takes epochs, batch"),
         (["--gated-neck"], "--gated-neck is for detectors"),
         (["--gates", "truth"], "the student has no gates: take --student attention-unet"),
-        (["--logits", "2"], "--logits without --teacher has no effect"),
+        (["--logits", "2"], "--logits has no effect with no --teacher"),
         (["amp=True"], "amp=True needs a GPU"),
         (["imgsz=8,8,8"], "the data has 2 axes"),
         (["--device", "17"], "this machine has no such device"),
