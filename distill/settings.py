@@ -126,7 +126,7 @@ class Settings:
     response_share: float | None = _option(
         OUTPUTS,
         "gradient of each response loss at the head's inputs, as a share of the task's; default: 0.2, or 1 where a "
-        "trial found that features help",
+        "trial let features in",
         None,
         "S",
         within=ranges.POSITIVE,

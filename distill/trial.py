@@ -26,13 +26,8 @@ class Trial:
         return cls((with_it - without) / max(abs(without), TINY), len(alone))
 
     @property
-    def helps(self) -> bool:
-        """Was the task learned no more slowly? Not where a loss is no number."""
-        return self.change <= 0
-
-    @property
     def harms(self) -> bool:
-        """Was it learned clearly more slowly?"""
+        """Was the task learned clearly more slowly? Also where a loss is no number."""
         return not self.change <= SLOWER
 
     def __str__(self) -> str:

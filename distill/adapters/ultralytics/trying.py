@@ -32,7 +32,7 @@ from distill.trial import Trial
 NAME = FeatureTerm.name
 LONGER = 32  # steps, where nobody waits for a run to begin
 OUTPUTS = Response.name
-TRUSTED = 1.0  # share of the outputs of a teacher whose features help
+TRUSTED = 1.0  # share of the outputs of a teacher whose features are taught
 
 
 def on_trial(own: Mapping[str, Any]) -> bool:
@@ -69,7 +69,7 @@ def settle_features(trainer: Any, distiller: Distiller, proof: Proof) -> Proof:
 
 
 def _louder_outputs(own: dict[str, Any], proof: Proof) -> Proof:
-    """A teacher whose features help is worth listening to: its outputs count more, unless a share was asked for."""
+    """A teacher whose features do no harm is worth listening to: its outputs count in full, unless a share is given."""
     alone = {name: planned for name, planned in own["methods"].items() if name == OUTPUTS}
     outputs = [term.name for term in terms_of({**own, "methods": alone})]
     if not outputs or own["response_share"] is not None or own["response_weight"] is not None:
@@ -94,8 +94,8 @@ def _tried(trainer: Any, distiller: Distiller, weights: Mapping[str, float]) -> 
     began, steps = time.monotonic(), steps_of(trainer)
     trial = _trial(trainer, distiller, weights, steps, NAME, shuffled=False)
     took = round(time.monotonic() - began, 1)
-    said = f"{'taught' if trial.helps else 'left out'}: with them {trial} ({took:.0f} s)"
-    return {"taught": trial.helps, "said": said, "change": trial.change, "steps": steps, "seconds": took}
+    said = f"{'left out' if trial.harms else 'taught'}: with them {trial} ({took:.0f} s)"
+    return {"taught": not trial.harms, "said": said, "change": trial.change, "steps": steps, "seconds": took}
 
 
 def _trial(
