@@ -24,6 +24,7 @@ CONSTANT = 1e-6  # spread of a channel, over the size of the largest, which roun
 UNTRAINED = "features: not tried: its weights are random or copied, and a short trial says nothing of those"
 TINY = 1e-20  # of a variance, for channels that are the same everywhere
 ENOUGH = 2048  # positions of a batch, or 16 for each of the student's channels: what a map of them is well found from
+AT_ONCE = 64  # of the teacher's channels, or half as many as the student has
 
 
 class FeatureTerm(Term):
@@ -31,10 +32,10 @@ class FeatureTerm(Term):
 
     The channels of both at each position of the batch are centred, the teacher's scaled to variance 1; W is the least
     squares solution of X W = Y, found anew on every batch. The loss is the mean square of Y - X W, 1 - R^2, in [0, 1]
-    whatever the channels. Of large levels a part of the positions is taken, another one at each step. FitNets (Romero
-    et al. 2015, arXiv 1412.6550) train such a map beside the student; here it has no parameters and is the best one
-    from the first step on. (R^2 as a similarity of layers: Kornblith et al. 2019, arXiv 1905.00414.) The figure
-    is `r2_` of the pair.
+    whatever the channels. Of large levels a part of the positions is taken, and a part of the teacher's channels,
+    others at each step. FitNets (Romero et al. 2015, arXiv 1412.6550) train such a map beside the student; here it has
+    no parameters and is the best one from the first step on. (R^2 as a similarity of layers: Kornblith et al. 2019,
+    arXiv 1905.00414.) The figure is `r2_` of the pair.
     """
 
     name = "features"
@@ -54,6 +55,7 @@ class FeatureTerm(Term):
             mine, theirs = student.features[pair.student], teacher.features[pair.teacher]
             size = [min(a, b) for a, b in zip(mine.shape[2:], theirs.shape[2:], strict=True)]
             part = some((len(mine), *size), mine.shape[1], batch)
+            theirs = theirs[:, in_turn(theirs.shape[1], max(AT_ONCE, mine.shape[1] // 2), batch)]
             loss = unexplained(positions(mine, size, part), positions(theirs, size, part))
             readings[column(pair.name)] = Reading(pair.weight * loss, {f"r2_{pair.name}": 1 - loss.detach()})
         return readings
@@ -73,7 +75,17 @@ def some(shape: Sequence[int], channels: int, batch: Batch) -> slice:
     every = -(-prod(shape) // max(ENOUGH, 16 * channels))
     while gcd(every, shape[-1]) > 1:
         every += 1
-    return slice((batch.epoch * batch.steps + batch.step) % every, None, every)
+    return slice(_turn(batch) % every, None, every)
+
+
+def in_turn(channels: int, most: int, batch: Batch) -> slice:
+    """Which channels of the teacher are compared at this step: every k-th, at most so many; others at the next step."""
+    every = -(-channels // most)
+    return slice(_turn(batch) % every, None, every)
+
+
+def _turn(batch: Batch) -> int:
+    return batch.epoch * batch.steps + batch.step
 
 
 def positions(features: Tensor, size: Sequence[int], part: slice = slice(None)) -> Tensor:

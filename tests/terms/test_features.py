@@ -5,7 +5,7 @@ import torch
 
 from distill.attention.pairs import Pair
 from distill.terms.base import Batch, View
-from distill.terms.features import RIDGE, FeatureTerm, positions, some, unexplained
+from distill.terms.features import RIDGE, FeatureTerm, in_turn, positions, some, unexplained
 
 N = 8192  # positions: the fit is shrunk by 6 / N
 TIGHT = 2e-3
@@ -125,6 +125,25 @@ def test_of_large_levels_a_part_is_compared_and_all_of_it_after_a_while():
     assert seen == [
         unexplained(positions(mine, (32, 32), row), positions(theirs, (32, 32), row)).item() for row in rows
     ]
+    assert seen[0] != seen[1]
+
+
+def test_of_many_channels_a_part_is_told_at_each_step_and_all_of_them_after_a_while():
+    def batch(step):
+        return Batch(torch.zeros(1, 3, 8, 8), epoch=step // 3, step=step % 3, steps=3)
+
+    assert in_turn(64, 64, batch(7)) == slice(0, None, 1)
+    for channels in (65, 128, 200, 512):
+        parts = [range(channels)[in_turn(channels, 64, batch(step))] for step in range(-(-channels // 64))]
+        assert all(0 < len(part) <= 64 for part in parts)
+        assert sorted(channel for part in parts for channel in part) == list(range(channels))
+
+    mine, theirs = draw(4, 3, 8, 8), draw(4, 130, 8, 8, seed=1)
+    seen = [
+        FeatureTerm(PAIRS)(View({"s": mine}), View({"t": theirs}), batch(step))["ft_P3"].loss.item() for step in (0, 4)
+    ]
+    x, y = positions(mine, (8, 8)), positions(theirs, (8, 8))
+    assert seen == [pytest.approx(unexplained(x, y[:, first::3]).item()) for first in (0, 1)]
     assert seen[0] != seen[1]
 
 
