@@ -172,3 +172,20 @@ def watched(on: Callable[[str, Callable[[Any], None]], None]) -> dict[str, list[
     for event in callbacks.base.default_callbacks:
         on(event, lambda who, event=event: seen[event].append(who))
     return seen
+
+
+class Died(BaseException):
+    """As a kill: nothing is tidied up."""
+
+
+@pytest.fixture
+def die_once(on: Callable[[str, Callable[[Any], None]], None]) -> type[BaseException]:
+    """The first epoch to begin dies, before any checkpoint, with the exception that is returned."""
+    deaths = iter([Died()])
+
+    def die(_: Any) -> None:
+        for death in deaths:
+            raise death
+
+    on("on_train_epoch_start", die)
+    return Died

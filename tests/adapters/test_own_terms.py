@@ -97,19 +97,9 @@ class Other(Nearness):
 
 
 def test_a_run_that_died_before_its_first_checkpoint_wants_it_named_again(
-    train: Train, teacher: Path, tmp_path: Path, on: Callable[[str, Callable[[Any], None]], None]
+    train: Train, teacher: Path, tmp_path: Path, die_once: type[BaseException]
 ) -> None:
-    class Died(BaseException):
-        """As a kill: nothing is tidied up."""
-
-    deaths = iter([Died()])
-
-    def die(_: Any) -> None:
-        for death in deaths:
-            raise death
-
-    on("on_train_epoch_start", die)
-    with pytest.raises(Died):
+    with pytest.raises(die_once):
         train(teacher=teacher, terms=[Nearness(share=0.4)], name="cut", **ALONE)
     with pytest.raises(InputError, match="name it again with --term"):
         distill.resume(tmp_path / "runs" / "cut")

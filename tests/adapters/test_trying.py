@@ -29,7 +29,6 @@ from .tiny import micro, pairs_of, rows, same, weights
 
 Train = Callable[..., distill.TrainResult]
 Checkpoint = Callable[..., Path]
-On = Callable[[str, Callable[[Any], None]], None]
 USUAL: dict[str, Any] = {"response": "auto", "init": "none"}
 
 
@@ -217,21 +216,15 @@ def test_a_fitted_student_is_tried_as_it_is_then(
 
 
 def test_a_run_that_died_before_its_first_checkpoint_is_planned_as_it_was(
-    train: Train, teacher: Path, trained: Path, tmp_path: Path, on: On, verdict: Callable[[float], None]
+    train: Train,
+    teacher: Path,
+    trained: Path,
+    tmp_path: Path,
+    die_once: type[BaseException],
+    verdict: Callable[[float], None],
 ) -> None:
     verdict(-0.05)
-
-    class Died(BaseException):
-        """As a kill: nothing is tidied up."""
-
-    deaths = iter([Died()])
-
-    def die(_: Any) -> None:
-        for death in deaths:
-            raise death
-
-    on("on_train_epoch_start", die)
-    with pytest.raises(Died):
+    with pytest.raises(die_once):
         train(teacher=teacher, student=trained, name="cut", features_share=0.5, **USUAL)
     result = distill.resume(tmp_path / "runs" / "cut")
     assert len(columns(result)) == 3 and result.manifest["trial"]["taught"]

@@ -1,4 +1,4 @@
-"""Trials before a run: does what is taught help this student, or does it hold it up?
+"""Trials before a run: does what is taught hold this student up?
 
 A teacher that sees as the student does, both from COCO's weights, tells it more with features than with outputs alone:
 the task's own loss falls faster from the first steps. One that came to see otherwise holds it up, from the first steps
